@@ -1,0 +1,1 @@
+"""Holdfast: the durable server of the Responses API. Importing it starts nothing."""

@@ -1,0 +1,1 @@
+"""The edge: parse, authorise, call, render. The only place that knows HTTP."""

@@ -1,0 +1,1 @@
+"""Words and rules. Imports nothing that does I/O."""

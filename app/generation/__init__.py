@@ -1,0 +1,1 @@
+"""Turning an accepted request into a stored response."""

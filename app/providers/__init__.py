@@ -1,0 +1,1 @@
+"""Upstream models. Adapters know neither each other nor the store."""

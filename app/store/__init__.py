@@ -1,0 +1,1 @@
+"""All SQL. Functions, not classes; a transaction is the first argument."""
