@@ -1,0 +1,134 @@
+"""POST /v1/responses: from bytes to a run, and from the run to an answer. The hot path."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from starlette.types import Receive
+
+from app import ids
+from app.api import sse
+from app.api.bodies import read_body
+from app.api.errors import of_failed_response
+from app.api.validation import check_not_empty, check_state, parse_create
+from app.domain.context import Context
+from app.domain.echo import echo
+from app.domain.events import Event
+from app.domain.items import normalise
+from app.domain.response import Draft, Status
+from app.domain.tenancy import Caller
+from app.errors import InvalidRequest
+from app.generation import engine
+from app.generation.accept import accept
+from app.generation.composer import Composer
+from app.generation.feed import Feed
+from app.resources import Resources
+
+
+async def create(request: Request, caller: Caller, it: Resources) -> Response:
+    """Answer one create request, streamed or not; nothing is stored unless a generation began."""
+    body = await read_body(request, it.settings.max_body_bytes)
+    run = await _prepare(parse_create(body, default_model=it.settings.default_model), caller, it)
+    task = it.spawn(engine.run(run))
+    if it.settings.foreground_on_disconnect == "cancel":
+        watcher = it.spawn(_cancel_on_hang_up(request.receive, task))
+        task.add_done_callback(lambda _: watcher.cancel())
+    return await (_stream(run.feed, task, it) if run.feed else _json(task))
+
+
+def to_draft(params: Mapping[str, Any]) -> Draft:
+    """The last place where a request's fields are looked at one by one."""
+    new_id, model = ids.new_uuid(), params["model"]
+    return Draft(
+        id=new_id,
+        model=model,
+        params={key: value for key, value in params.items() if key != "input"},
+        input=normalise(params["input"], new_id),
+        echo=echo(params, model=model),
+    )
+
+
+async def _prepare(params: Mapping[str, Any], caller: Caller, it: Resources) -> engine.Run:
+    """Check in the documented order: shape, state, then what the model's upstream can carry."""
+    _refuse_unsupported(params)
+    draft = to_draft(params)
+    check_state(params)
+    route = it.registry.resolve(draft.model)
+    accepted = await accept(it.db, caller, draft)
+    check_not_empty(params)
+    draft = accepted.draft
+    route.provider.refuse(draft.params, draft.input.items)
+    return engine.Run(
+        db=it.db,
+        caller=caller,
+        provider=route.provider,
+        accepted=accepted,
+        context=Context(
+            model=route.model,
+            items=(*accepted.history(route.provider.name), draft.input.blob),
+            params=draft.params,
+            is_streamed=draft.is_streamed,
+        ),
+        feed=Feed() if draft.is_streamed else None,
+        pads=_pads(draft, it),
+        max_run_seconds=it.settings.max_run_seconds,
+    )
+
+
+def _refuse_unsupported(params: Mapping[str, Any]) -> None:
+    for name in ("background", "conversation"):
+        if params.get(name):
+            raise InvalidRequest(
+                f"Unsupported parameter: '{name}' is not supported by this server.",
+                code="unsupported_parameter",
+                param=name,
+            )
+
+
+def _pads(draft: Draft, it: Resources) -> bool:
+    asked = (draft.params.get("stream_options") or {}).get("include_obfuscation")
+    return it.settings.stream_obfuscation if asked is None else asked
+
+
+async def _json(task: asyncio.Task[Composer]) -> Response:
+    """Wait for the end. The client that hung up meanwhile gets nothing, whatever we say."""
+    try:
+        composer = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise
+        return Response(status_code=499)
+    if composer.status is Status.FAILED:
+        raise of_failed_response(orjson.loads(composer.body)["error"])
+    return Response(composer.json, media_type="application/json")
+
+
+async def _stream(feed: Feed, task: asyncio.Task[Composer], it: Resources) -> Response:
+    """Begin the stream with the first events, so that a refusal can still be a plain HTTP error.
+
+    An upstream that says nothing for a whole keep-alive interval is waited for inside the stream.
+    """
+    first: list[Event] = []
+    try:
+        async with asyncio.timeout(it.settings.keepalive_seconds):
+            first = await feed.take()
+    except TimeoutError:
+        feed.is_streaming = True
+    if not first and not feed.is_streaming:
+        await task
+    body = sse.frames(
+        feed,
+        first=first,
+        keepalive_seconds=it.settings.keepalive_seconds,
+        sends_done=it.settings.send_done,
+    )
+    return sse.EventStream(body)
+
+
+async def _cancel_on_hang_up(receive: Receive, task: asyncio.Task[Composer]) -> None:
+    """Close the upstream as soon as the client is gone, streamed or not (surface notes §8.7)."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()

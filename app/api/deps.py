@@ -1,0 +1,42 @@
+"""What routes ask for by type."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from app.domain.gates import INCLUDES
+from app.domain.tenancy import Caller
+from app.errors import InvalidRequest
+from app.resources import Resources
+
+
+def _resources(request: Request) -> Resources:
+    return request.app.state.resources
+
+
+def _caller() -> Caller:
+    return Caller()
+
+
+def _include(
+    include: Annotated[list[str] | None, Query(description="Gated fields to show.")] = None,
+    brackets: Annotated[
+        list[str] | None, Query(alias="include[]", description="The same, as OpenAI's clients write it.")
+    ] = None,
+) -> frozenset[str]:
+    """The gated fields that the reader wants to see (reference: "include")."""
+    wanted = [*(include or ()), *(brackets or ())]
+    for place, value in enumerate(wanted):
+        if value not in INCLUDES:
+            *most, last = (f"'{name}'" for name in INCLUDES)
+            raise InvalidRequest(
+                f"Invalid value: '{value}'. Supported values are: {', '.join(most)}, and {last}.",
+                code="invalid_value",
+                param=f"include[{place}]",
+            )
+    return frozenset(wanted)
+
+
+ResourcesDep = Annotated[Resources, Depends(_resources)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+IncludeDep = Annotated[frozenset[str], Depends(_include)]

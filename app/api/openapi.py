@@ -1,0 +1,175 @@
+"""What /openapi.json says of routes that read and write raw bytes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api.validation import create_schema
+from app.domain.echo import WIRE_ORDER
+
+DESCRIPTION = """
+The durable, self-hosted server of the OpenAI Responses API. Point any OpenAI client at `/v1`.
+
+Responses and their items are kept in Postgres: continue one by `previous_response_id`, read it, list
+what it was given, delete it. Errors have OpenAI's envelope; every answer has an `x-request-id`.
+"""
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+    "example": {
+        "error": {
+            "message": "Previous response with id 'resp_0' not found.",
+            "type": "invalid_request_error",
+            "param": "previous_response_id",
+            "code": "previous_response_not_found",
+        }
+    },
+}
+
+_OPTIONAL = {"conversation", "prompt", "prompt_cache_options"}
+
+_TYPES: Mapping[str, Any] = {
+    "id": {"type": "string", "pattern": "^resp_[0-9a-f]{32}$"},
+    "object": {"const": "response"},
+    "created_at": {"type": "integer", "description": "Seconds since 1970."},
+    "completed_at": {"type": ["integer", "null"], "description": "Only of a completed response."},
+    "status": {"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
+    "model": {"type": "string", "description": "As the upstream resolved it."},
+    "output": {"type": "array", "items": {"$ref": "#/components/schemas/Item"}},
+    "tools": {"type": "array", "items": {"type": "object"}},
+    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    "usage": {
+        "type": ["object", "null"],
+        "description": "Further keys of the upstream, such as OpenRouter's `cost`, are kept.",
+        "properties": {
+            name: {"type": "integer"} for name in ("input_tokens", "output_tokens", "total_tokens")
+        },
+    },
+    "error": {"type": ["object", "null"], "description": "`code` and `message` of a failed response."},
+}
+
+_ITEM = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"id": {"type": "string"}, "type": {"type": "string"}, "status": {"type": "string"}},
+    "additionalProperties": True,
+}
+
+
+def _list_of(name: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["object", "data", "first_id", "last_id", "has_more"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
+            "first_id": {"type": ["string", "null"]},
+            "last_id": {"type": ["string", "null"]},
+            "has_more": {"type": "boolean"},
+        },
+    }
+
+
+_RESPONSE = {
+    "type": "object",
+    "required": [name for name in WIRE_ORDER if name not in _OPTIONAL],
+    "properties": {name: _TYPES.get(name, {}) for name in WIRE_ORDER},
+}
+_LISTED = {
+    "type": "object",
+    "description": "A response without its `output`.",
+    "required": [name for name in WIRE_ORDER if name not in {*_OPTIONAL, "output"}],
+    "properties": {name: _TYPES.get(name, {}) for name in WIRE_ORDER if name != "output"},
+}
+_DELETED = {
+    "type": "object",
+    "example": {"id": "resp_0196c1a2b3c4d5e6f708192a3b4c5d6e", "object": "response", "deleted": True},
+}
+_REQUEST = create_schema()
+_DEFINITIONS = _REQUEST.pop("$defs")
+
+_SCHEMAS: Mapping[str, Any] = {
+    **_DEFINITIONS,
+    "CreateResponse": _REQUEST,
+    "Response": _RESPONSE,
+    "ListedResponse": _LISTED,
+    "Item": _ITEM,
+    "Error": _ERROR,
+}
+
+
+def _answers(schema: Mapping[str, Any], *errors: int) -> dict[str, Any]:
+    """Route arguments: the good answer's schema, and which errors it may give."""
+    failed = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    meanings = {400: "The request is wrong", 404: "Not found", 413: "Too large", 429: "Too many requests"}
+    meanings |= {500: "Generation failed", 502: "The upstream failed", 503: "Unavailable", 504: "Too slow"}
+    return {
+        "response_model": None,
+        "responses": {
+            200: {"description": "Success", "content": {"application/json": {"schema": schema}}},
+            **{status: {"description": meanings[status], **failed} for status in errors},
+        },
+    }
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_EVENTS = {
+    "schema": {"type": "string", "description": "One `event:` and one `data:` line each, LF only."},
+    "example": 'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",…}\n\n',
+}
+
+CREATE = _answers(_ref("Response"), 400, 404, 413, 429, 500, 502, 503, 504)
+CREATE["responses"][200]["content"]["text/event-stream"] = _EVENTS
+CREATE["openapi_extra"] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _ref("CreateResponse")}},
+    }
+}
+GET = _answers(_ref("Response"), 400, 404, 503)
+LIST = _answers(_list_of("ListedResponse"), 400, 503)
+DELETE = _answers(_DELETED, 400, 404, 503)
+INPUT_ITEMS = _answers(_list_of("Item"), 400, 404, 503)
+READY = {"responses": {503: {"description": "Postgres is away"}}}
+MODEL = {"responses": {404: {"description": "No such model"}}}
+
+
+def install(app: FastAPI) -> None:
+    """Complete the generated document with the schemas that routes refer to."""
+    generate: Callable[[], dict[str, Any]] = app.openapi
+
+    def complete() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            schemas.update(_SCHEMAS)
+            _drop_422(document)
+        return app.openapi_schema or generate()
+
+    app.openapi = complete
+
+
+def _drop_422(document: Mapping[str, Any]) -> None:
+    """FastAPI announces an error that this server never gives: ours are 400 in OpenAI's envelope."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)

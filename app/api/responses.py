@@ -1,0 +1,161 @@
+"""/v1/responses: create, read, list, delete, input items."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app import ids
+from app.api import openapi, pages
+from app.api.create import create
+from app.api.deps import CallerDep, IncludeDep, ResourcesDep
+from app.domain.gates import Gated, allowed, hide
+from app.domain.items import join, split
+from app.domain.turn import with_output, without_output
+from app.errors import InvalidRequest, NotFound
+from app.store import lineage, responses
+from app.store.responses import StoredResponse
+
+router = APIRouter(prefix="/v1/responses", tags=["responses"])
+
+
+@router.post("", **openapi.CREATE)
+async def create_response(request: Request, caller: CallerDep, it: ResourcesDep) -> Response:
+    """Generate a response.
+
+    The answer is the whole response, or a stream of events where `stream` is true. It is stored
+    unless `store` is false, and can then be continued by `previous_response_id`.
+    """
+    return await create(request, caller, it)
+
+
+@router.get("", **openapi.LIST)
+async def list_responses(
+    caller: CallerDep,
+    it: ResourcesDep,
+    limit: pages.Limit = 20,
+    order: pages.Order = "desc",
+    after: pages.After = None,
+    model: Annotated[str | None, Query(description="Only of this model, as it was resolved.")] = None,
+) -> Response:
+    """List stored responses, newest first, each without its items. An extension of ours.
+
+    The order is that of creation; the cursor is exact even for responses of one microsecond.
+    """
+    cursor = _parse_cursor(after)
+    async with it.db.read(caller) as tx:
+        found = await responses.page(
+            tx, limit=limit + 1, newest_first=order == "desc", after=cursor, model=model
+        )
+    page = found[:limit]
+    objects = [without_output(stored.body) for stored in page]
+    names = [ids.response_id(stored.id) for stored in page]
+    return pages.envelope(objects, names, has_more=len(found) > limit)
+
+
+@router.get("/{response_id}", **openapi.GET)
+async def get_response(
+    response_id: str,
+    caller: CallerDep,
+    it: ResourcesDep,
+    include: IncludeDep,
+    stream: Annotated[bool, Query(description="Replay the events of a background response.")] = False,
+) -> Response:
+    """Read a stored response, exactly as `create` answered it."""
+    stored = await _read(response_id, caller, it)
+    if stream:
+        raise InvalidRequest(
+            "This response cannot be streamed because it was not created with background=true.",
+            param="stream",
+        )
+    output = _shown(stored.output_blob, stored.output_gated, include)
+    return Response(with_output(stored.body, output), media_type="application/json")
+
+
+@router.delete("/{response_id}", **openapi.DELETE)
+async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> dict[str, str | bool]:
+    """Delete a stored response. It cannot be read or continued any more; its descendants can."""
+    key = _parse(response_id)
+    async with it.db.begin(caller) as tx:
+        is_deleted = key is not None and await responses.delete(tx, key)
+    if not is_deleted:
+        raise _not_found(response_id)
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+@router.get("/{response_id}/input_items", **openapi.INPUT_ITEMS)
+async def list_input_items(
+    response_id: str,
+    caller: CallerDep,
+    it: ResourcesDep,
+    include: IncludeDep,
+    limit: pages.Limit = 20,
+    order: pages.Order = "desc",
+    after: pages.After = None,
+) -> Response:
+    """List everything the model was given: the history with its outputs, then the new input."""
+    stored = await _read(response_id, caller, it)
+    async with it.db.read(caller) as tx:
+        ancestry = await lineage.ancestry(tx, stored.id)
+    before = [blob for blob, _ in ancestry.turns[:-1]] if ancestry else []
+    walk = _walk([*before, stored.input_blob], newest_first=order == "desc")
+    page, has_more = pages.cut(walk, after=after, limit=limit)
+    objects = [join([item]) for item in hide(page, include)]
+    return pages.envelope(objects, [item["id"] for item in page], has_more=has_more)
+
+
+async def _read(response_id: str, caller: CallerDep, it: ResourcesDep) -> StoredResponse:
+    key = _parse(response_id)
+    if key is None:
+        raise _not_found(response_id)
+    async with it.db.read(caller) as tx:
+        stored = await responses.get(tx, key)
+    if stored is None:
+        raise _not_found(response_id)
+    return stored
+
+
+def _walk(blobs: Sequence[bytes], *, newest_first: bool) -> Iterator[dict[str, object]]:
+    """Items in order, decoding a turn only when the walk reaches it."""
+    for blob in reversed(blobs) if newest_first else blobs:
+        items = split(blob)
+        yield from reversed(items) if newest_first else items
+
+
+def _shown(blob: bytes, gated: Gated, include: frozenset[str]) -> bytes:
+    """Bytes as they are stored, unless something in them is gated and was not asked for."""
+    if not gated & ~allowed(include):
+        return blob
+    return join(hide(split(blob), include))
+
+
+def _parse(response_id: str) -> UUID | None:
+    """The key of a well-formed id; None if nothing can have this id.
+
+    Raises:
+        InvalidRequest: it is not an id of a response at all.
+    """
+    if not response_id.startswith("resp"):
+        raise _bad_prefix("response_id", response_id)
+    return ids.parse_response_id(response_id)
+
+
+def _parse_cursor(after: str | None) -> UUID | None:
+    if after is None:
+        return None
+    if (key := ids.parse_response_id(after)) is None:
+        raise _bad_prefix("after", after)
+    return key
+
+
+def _bad_prefix(param: str, value: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid '{param}': '{value}'. Expected an ID that begins with 'resp'.",
+        code="invalid_value",
+        param=param,
+    )
+
+
+def _not_found(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id}' not found.")

@@ -1,0 +1,90 @@
+"""A turn as it is stored: its place in the chain, its bytes, and what continuing it needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from app.domain.gates import Gated
+from app.domain.response import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn stands: a line, a place in it, and the lines that its line came from.
+
+    `forks` are (line, last place taken of it), oldest first; empty on a line that starts at a root.
+    """
+
+    chain_id: UUID
+    seq: int
+    forks: tuple[tuple[UUID, int], ...] = ()
+
+    def next(self) -> "Place":
+        """The place of a first child: the same line goes on."""
+        return Place(self.chain_id, self.seq + 1, self.forks)
+
+    def elsewhere(self, child: UUID) -> "Place":
+        """The same height on a line of its own: for a second child, or one that nobody may chain on."""
+        return Place(child, self.seq, (*self.forks, (self.chain_id, self.seq - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What the next turn must know beside the items."""
+
+    open_calls: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tool calls that wait for an output: call id to item type."""
+    upstream: str = ""
+    """Who made the output: ids of another upstream mean nothing to this one."""
+    upstream_ids: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Our item id to the upstream's own: encrypted reasoning is bound to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """Everything before a new turn, read in one round trip."""
+
+    parent: UUID
+    place: Place
+    """The parent's."""
+    status: Status
+    turns: tuple[tuple[bytes, Continuation | None], ...]
+    """Each turn's items (JSON, joined by commas), oldest first, the parent last."""
+
+    @property
+    def open_calls(self) -> Mapping[str, str]:
+        last = self.turns[-1][1]
+        return last.open_calls if last else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One finished response as it is stored."""
+
+    id: UUID
+    parent: UUID | None
+    place: Place
+    status: Status
+    model: str
+    input_blob: bytes
+    input_count: int
+    input_gated: Gated
+    output_blob: bytes
+    output_count: int
+    output_gated: Gated
+    body: bytes
+    """The response object with `"output":[]`; see `with_output`."""
+    continuation: Continuation | None = None
+
+
+def without_output(body: bytes) -> bytes:
+    """The stored body as a list shows it: without the key, since an empty output would be untrue."""
+    return body.replace(b'"output":[],', b"", 1)
+
+
+def with_output(body: bytes, output_blob: bytes) -> bytes:
+    """The whole response object: the stored body with its output put back in its place.
+
+    The first `"output":[]` is the object's own: no field before it holds an array of a client's.
+    """
+    return body.replace(b'"output":[]', b'"output":[' + output_blob + b"]", 1)

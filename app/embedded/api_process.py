@@ -1,0 +1,91 @@
+"""One API process: uvicorn on a socket that is already open.
+
+Run by itself, `python -m app.embedded.api_process LISTENER READY`, it takes two inherited descriptors:
+the listening socket, shared by all API processes, and a pipe that it writes a byte to when it serves.
+It holds the pipe open while it lives, so its parent sees the end of it as the end of the process.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from app.embedded.errors import CannotStart
+from app.settings import Settings
+
+BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """Tells someone once it serves."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket, before anything else is started. Port 0 picks a free one.
+
+    Raises:
+        CannotStart: the address is taken, or not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol named: asyncio turns Nagle's delay off for such sockets alone.
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CannotStart(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+def run(listener: socket.socket, settings: Settings, on_ready: Callable[[], object]) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end. A second SIGINT cuts them off."""
+    config = uvicorn.Config(
+        "app.main:from_environment",
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        backlog=BACKLOG,
+        log_config=None,
+        log_level=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+    )
+    # After its own shutdown uvicorn raises the signal again, for whoever handled it before. To have
+    # been asked to stop is no failure, so that handler does nothing.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    _Server(config, on_ready).run(sockets=[listener])
+
+
+def main() -> None:
+    listener, ready = (int(argument) for argument in sys.argv[1:3])
+
+    def on_ready() -> None:
+        # A parent that is gone will end us by other means.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready, b"r")
+
+    run(socket.socket(fileno=listener), Settings.load(), on_ready)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""Fold a provider's deltas into output items, and say each step as a numbered event.
+
+A pure fold: no I/O, no clock, no randomness beyond the padding of deltas. Ids, indexes and sequence
+numbers are minted here and nowhere else. The grammar is the API's (reference: "Streaming events";
+surface notes §8.3): whatever order a provider reports in, what leaves here is well-formed.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from app import ids
+from app.domain.events import Event
+from app.domain.gates import Gated, gated_fields
+from app.domain.response import Draft, Status, snapshot
+from app.domain.tools import ToolGate
+from app.domain.turn import with_output
+from app.errors import ServiceError
+from app.generation.open_item import DEFAULT_PART, OpenItem, OpenPart, final_parts, head_of
+from app.providers.base import (
+    AnnotationAdded,
+    Delta,
+    Finished,
+    InputDelta,
+    ItemFinished,
+    ItemStarted,
+    PartFinished,
+    PartStarted,
+    Progress,
+    Started,
+    TextDelta,
+)
+
+_TERMINAL_EVENT = {
+    Status.COMPLETED: "response.completed",
+    Status.INCOMPLETE: "response.incomplete",
+    Status.FAILED: "response.failed",
+    Status.CANCELLED: "response.failed",
+}
+
+
+class Composer:
+    """One response in the making.
+
+    `feed` every delta, then `close`, store what `body` and `output_blob` hold, and only then say
+    `terminal` (law L8). With `is_heard` false no event is made: only the result counts.
+    """
+
+    def __init__(self, draft: Draft, *, is_heard: bool = True, pads: bool = False) -> None:
+        """`pads` adds `obfuscation` to deltas, so that their length on the wire tells nothing."""
+        self._draft = draft
+        # Every delta of a response may share its padding: only the length must tell nothing.
+        self._pad = os.urandom(8).hex().encode() if pads else b""
+        self._is_heard = is_heard
+        self._events: list[Event] = []
+        self._next = 0
+        self._gate = ToolGate(draft.params)
+        self._items: list[OpenItem] = []
+        self._slots: dict[int, OpenItem | None] = {}
+        self._finished: Finished | None = None
+        self._overrides: dict[str, Any] = {}
+        self.is_started = False
+        self.status = Status.IN_PROGRESS
+        self.output_blob = b""
+        self.body = b""
+        self._handle: Mapping[type, Callable[[Any], None]] = {
+            Started: self._started,
+            ItemStarted: self._item_started,
+            PartStarted: self._part_started,
+            TextDelta: self._text,
+            AnnotationAdded: self._annotation,
+            PartFinished: self._part_finished,
+            InputDelta: self._input,
+            Progress: self._progress,
+            ItemFinished: self._item_finished,
+            Finished: self._end,
+        }
+
+    def feed(self, delta: Delta) -> list[Event]:
+        """Take one delta in; the events it causes, possibly none."""
+        self._handle[type(delta)](delta)
+        return self._drain()
+
+    def close(self, status: Status | None = None, *, error: Mapping[str, Any] | None = None) -> list[Event]:
+        """End the response; the last events before the terminal one.
+
+        Args:
+            status: The outcome, where the provider did not say it: failed or cancelled.
+            error: `code` and `message` of a failed response.
+        """
+        end = self._finished
+        self.status = status or (Status[end.status.upper()] if end else Status.FAILED)
+        error = error or (end.error if end else None)
+        for item in self._items:
+            if not item.is_done:
+                self._close_item(item, None, is_cut=self.status is not Status.COMPLETED)
+        self.output_blob = b",".join(item.json for item in self._items)
+        completed_at = int(time.time()) if self.status is Status.COMPLETED else None
+        self.body = orjson.dumps(
+            self._snapshot(
+                usage=end.usage if end else None,
+                error=error,
+                incomplete_reason=end.reason if end else None,
+                completed_at=completed_at,
+            )
+        )
+        return self._drain()
+
+    def terminal(self) -> Event:
+        """The one event that ends the stream. Call it after the commit (law L8)."""
+        return self._event(_TERMINAL_EVENT[self.status], b',"response":' + self.json)
+
+    def broken(self, error: ServiceError) -> Event:
+        """The event for a stream that must stop without an outcome.
+
+        It carries the documented flat keys and the nested ones that SDKs look for (surface notes §8.5).
+        """
+        nested = error.envelope()["error"]
+        flat = {key: nested[key] for key in ("code", "message", "param")}
+        return self._event("error", b"," + orjson.dumps({**flat, "error": nested})[1:-1])
+
+    @property
+    def json(self) -> bytes:
+        """The response object as `GET` will give it (law L2). A cancelled one shows no output."""
+        return self.body if self.status is Status.CANCELLED else with_output(self.body, self.output_blob)
+
+    @property
+    def output(self) -> list[dict[str, Any]]:
+        """The finished output items, in order."""
+        return [item.final for item in self._items]
+
+    @property
+    def upstream_ids(self) -> dict[str, str]:
+        """Our item ids to the upstream's own, where it gave any."""
+        return {item.id: item.upstream_id for item in self._items if item.upstream_id}
+
+    @property
+    def gated(self) -> Gated:
+        return gated_fields(self.output)
+
+    @property
+    def model(self) -> str:
+        return self._overrides.get("model") or self._draft.model
+
+    def _started(self, delta: Started) -> None:
+        self.is_started = True
+        if delta.model:
+            self._overrides["model"] = delta.model
+        if self._is_heard:
+            rest = b',"response":' + orjson.dumps(self._snapshot())
+            self._say("response.created", rest)
+            self._say("response.in_progress", rest)
+
+    def _item_started(self, delta: ItemStarted) -> None:
+        if delta.slot not in self._slots:
+            self._slots[delta.slot] = self._open_item(delta.item)
+
+    def _open_item(self, fixed: dict[str, Any]) -> OpenItem | None:
+        """Begin an item, unless the request forbids this call (behaviours 38-40)."""
+        if not self._gate.admits(fixed):
+            return None
+        index = len(self._items)
+        place = len(self._draft.input.items) + index
+        item = OpenItem(fixed, index, ids.item_id(fixed["type"], self._draft.id, place))
+        self._items.append(item)
+        if self._is_heard:
+            rest = b',"output_index":%d,"item":%s' % (index, orjson.dumps(item.skeleton()))
+            self._say("response.output_item.added", rest)
+        return item
+
+    def _part_started(self, delta: PartStarted) -> None:
+        if item := self._slots.get(delta.slot):
+            self._open_part(item, delta.index, delta.kind)
+
+    def _open_part(self, item: OpenItem, index: int, kind: str) -> OpenPart:
+        part = item.open_part(index, kind)
+        if self._is_heard:
+            self._say(part.events.added, part.head + b',"part":' + orjson.dumps(part.zero()))
+        return part
+
+    def _text(self, delta: TextDelta) -> None:
+        item = self._slots.get(delta.slot)
+        if item is None or item.is_done:
+            return
+        part = item.current.get(delta.index) or self._open_part(
+            item, delta.index, DEFAULT_PART.get(item.kind, "output_text")
+        )
+        if not part.is_done and (delta.text or delta.logprobs):
+            self._add_text(part, delta.text, delta.logprobs)
+
+    def _add_text(self, part: OpenPart, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> None:
+        part.texts.append(text)
+        part.logprobs.extend(logprobs)
+        if self._is_heard:
+            rest = part.head + b',"delta":' + orjson.dumps(text)
+            if part.kind == "output_text":
+                rest += b',"logprobs":' + (orjson.dumps(logprobs) if logprobs else b"[]")
+            self._say(part.events.delta, rest + self._padding(text))
+
+    def _annotation(self, delta: AnnotationAdded) -> None:
+        item = self._slots.get(delta.slot)
+        part = item.current.get(delta.index) if item else None
+        if part is None or part.is_done:
+            return
+        part.annotations.append(delta.annotation)
+        if self._is_heard:
+            number = len(part.annotations) - 1
+            rest = b',"annotation_index":%d,"annotation":%s' % (number, orjson.dumps(delta.annotation))
+            self._say("response.output_text.annotation.added", part.head + rest)
+
+    def _part_finished(self, delta: PartFinished) -> None:
+        item = self._slots.get(delta.slot)
+        part = item.current.get(delta.index) if item else None
+        if part is not None and not part.is_done:
+            self._close_part(part, delta.part)
+
+    def _close_part(self, part: OpenPart, final: Mapping[str, Any] | None) -> None:
+        if missing := part.missing(final):
+            self._add_text(part, missing)
+        part.finish(final)
+        if self._is_heard:
+            self._say(part.events.done, part.head + part.done_fields())
+            self._say(part.events.part_done, part.head + b',"part":' + orjson.dumps(part.final))
+
+    def _input(self, delta: InputDelta) -> None:
+        item = self._slots.get(delta.slot)
+        if item is not None and not item.is_input_done and delta.text:
+            self._add_input(item, delta.text)
+
+    def _add_input(self, item: OpenItem, text: str) -> None:
+        item.inputs.append(text)
+        if self._is_heard and item.input:
+            self._say(item.input.delta, item.head + b',"delta":' + orjson.dumps(text) + self._padding(text))
+
+    def _close_input(self, item: OpenItem, final: Mapping[str, Any] | None) -> None:
+        if item.input is None or item.is_input_done:
+            return
+        if missing := item.missing_input(final):
+            self._add_input(item, missing)
+        item.is_input_done = True
+        if self._is_heard:
+            whole = orjson.dumps("".join(item.inputs))
+            rest = b',"%s":%s' % (item.input.field.encode(), whole)
+            if item.kind == "function_call":
+                rest += b',"name":' + orjson.dumps(item.name)
+            self._say(item.input.done, item.head + rest)
+
+    def _progress(self, delta: Progress) -> None:
+        item = self._slots.get(delta.slot)
+        if item is None or not self._is_heard:
+            return
+        if item.inputs:
+            self._close_input(item, None)
+        fields = b"".join(
+            b",%s:%s" % (orjson.dumps(key), orjson.dumps(value)) for key, value in delta.fields.items()
+        )
+        self._say(delta.event, item.head + fields)
+
+    def _item_finished(self, delta: ItemFinished) -> None:
+        if delta.slot not in self._slots and delta.item:
+            self._slots[delta.slot] = self._open_item(head_of(delta.item))
+        item = self._slots.get(delta.slot)
+        if item is not None and not item.is_done:
+            self._close_item(item, delta.item, is_cut=False)
+
+    def _close_item(self, item: OpenItem, given: Mapping[str, Any] | None, *, is_cut: bool) -> None:
+        if self._is_heard or item.parts:
+            self._close_parts(item, given or {})
+        self._close_input(item, given)
+        item.finish(given, is_cut=is_cut)
+        if self._is_heard:
+            self._say("response.output_item.done", item.index_head + b',"item":' + item.json)
+
+    def _close_parts(self, item: OpenItem, given: Mapping[str, Any]) -> None:
+        """Close what is open; a part that was never announced is announced and said now."""
+        finals = final_parts(given) if item.kind in {"message", "reasoning"} else []
+        for key, number, final in finals:
+            known = item.parts_in(key)
+            part = known[number] if number < len(known) else self._open_part(item, -1, final["type"])
+            if not part.is_done:
+                self._close_part(part, final)
+        for part in item.parts:
+            if not part.is_done:
+                self._close_part(part, None)
+
+    def _end(self, delta: Finished) -> None:
+        self._finished = delta
+        self._overrides.update(delta.echo)
+
+    def _snapshot(self, **outcome: Any) -> dict[str, Any]:
+        return snapshot(self._draft, status=self.status, output=[], echo_overrides=self._overrides, **outcome)
+
+    def _padding(self, text: str) -> bytes:
+        """Fill a delta up to a multiple of 16, so that its length does not give its text away."""
+        return b',"obfuscation":"%s"' % self._pad[: -len(text) % 16] if self._pad else b""
+
+    def _say(self, kind: str, rest: bytes) -> None:
+        self._events.append(self._event(kind, rest))
+
+    def _event(self, kind: str, rest: bytes) -> Event:
+        number = self._next
+        self._next += 1
+        data = b'{"type":"%s","sequence_number":%d%s}' % (kind.encode(), number, rest)
+        return Event(kind, number, data)
+
+    def _drain(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events

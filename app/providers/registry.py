@@ -1,0 +1,75 @@
+"""Which provider serves which model."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from app.errors import InvalidRequest
+from app.providers.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A provider and the names under which it is asked."""
+
+    provider: Provider
+    models: Sequence[str]
+    """Names and patterns (`*`, `?`, `[…]`) of the upstream's own models."""
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names of ours for models of the upstream."""
+
+    def matches(self, model: str) -> bool:
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Whom to ask, and for which model."""
+
+    provider: Provider
+    model: str
+
+
+class Registry:
+    """The providers in order of precedence."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = tuple(entries)
+        self._aliases: dict[str, Route] = {}
+        for entry in self._entries:
+            for alias, model in entry.aliases.items():
+                self._aliases.setdefault(alias, Route(entry.provider, model))
+
+    def resolve(self, model: str) -> Route:
+        """The first provider for `model`; any alias goes before every pattern, being more precise.
+
+        Raises:
+            InvalidRequest: nobody serves it; param `model`, code `model_not_found`.
+        """
+        if (route := self._aliases.get(model)) is not None:
+            return route
+        for entry in self._entries:
+            if entry.matches(model):
+                return Route(entry.provider, model)
+        raise InvalidRequest(
+            f"The requested model '{model}' does not exist.", code="model_not_found", param="model"
+        )
+
+    async def names(self) -> Sequence[tuple[str, str]]:
+        """Each model that may be asked for, with the name of the provider that would serve it."""
+        listings = await asyncio.gather(*(entry.provider.models() for entry in self._entries))
+        named = list(self._aliases)
+        for entry, listed in zip(self._entries, listings, strict=True):
+            named += [model for model in entry.models if not _is_pattern(model)]
+            named += [model for model in listed if entry.matches(model)]
+        return [(model, self.resolve(model).provider.name) for model in dict.fromkeys(named)]
+
+    async def close(self) -> None:
+        """Close every provider. Idempotent."""
+        for entry in self._entries:
+            await entry.provider.close()
+
+
+def _is_pattern(model: str) -> bool:
+    return any(sign in model for sign in "*?[")

@@ -1,0 +1,314 @@
+"""How every upstream is called over HTTP: one pool of connections, time limits, retries.
+
+Nothing here knows what is said. A request is sent again only before the first byte of an answer; bodies
+and keys are never logged.
+"""
+
+import asyncio
+import io
+import logging
+import math
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, Self
+
+import aiohttp
+import orjson
+
+from app.errors import UpstreamError
+from app.providers.event_stream import EventParser
+from app.providers.upstream_errors import UpstreamErrors
+
+logger = logging.getLogger(__name__)
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_BACKOFF_SECONDS = 8.0
+# A longer pause is the client's to make: it is told of it instead of being kept waiting.
+MAX_RETRY_AFTER_SECONDS = 30.0
+# The end of a body trails its terminal event by one packet at most; longer is not worth a connection.
+SETTLE_SECONDS = 0.05
+MODELS_SECONDS = 60.0
+MODELS_TIMEOUT = aiohttp.ClientTimeout(total=5)
+# aiohttp writes larger bodies in pieces only if they are files.
+MAX_WHOLE_BYTES = 2**20
+
+_jitter = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where an upstream is and how it wants to be called."""
+
+    name: str
+    base_url: str
+    """Up to and with the version, as in `https://api.openai.com/v1`."""
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Sent with each request, beside or instead of the bearer key."""
+    connect_timeout_seconds: float = 10.0
+    timeout_seconds: float = 600.0
+    """The longest silence between two bytes of an answer. The whole has no limit here."""
+    max_retries: int = 2
+    backoff_seconds: float = 0.5
+    """The first pause before a retry; doubled each time."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What Chat Completions upstreams call the limit; OpenAI's reasoning models want the longer name."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The one pool that all upstreams share. Must be called inside the event loop that uses it.
+
+    It has no limit of its own: how many generations run at once is not the pool's to decide.
+    """
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+
+
+class EventStream:
+    """The events of one answer, as parsed JSON objects, until `[DONE]` or the end of the body."""
+
+    def __init__(self, response: aiohttp.ClientResponse, errors: UpstreamErrors) -> None:
+        self._content = response.content
+        self._errors = errors
+        self._parser = EventParser()
+        self._ready: deque[bytes] = deque()
+        self._is_ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        """Wait for the next event.
+
+        Raises:
+            UpstreamError: the connection broke, fell silent, or carried something else than JSON objects.
+        """
+        while not self._ready:
+            if self._is_ended:
+                raise StopAsyncIteration
+            await self._read()
+        payload = self._ready.popleft()
+        if payload.strip() == b"[DONE]":
+            self._is_ended = True
+            self._ready.clear()
+            raise StopAsyncIteration
+        return _object(payload, self._errors)
+
+    async def _read(self) -> None:
+        try:
+            piece = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._errors.raised(error) from error
+        self._is_ended = not piece
+        self._ready.extend(self._parser.feed(piece) if piece else self._parser.end())
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An attempt that got no answer, and whether another may."""
+
+    error: UpstreamError
+    is_retryable: bool
+
+
+class UpstreamClient:
+    """Calls one upstream through the shared pool."""
+
+    def __init__(self, session: aiohttp.ClientSession, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.errors = UpstreamErrors(upstream.name, upstream.api_key)
+        self._session = session
+        self._base = upstream.base_url.rstrip("/")
+        self._headers = dict(upstream.headers)
+        if upstream.api_key:
+            self._headers["authorization"] = f"Bearer {upstream.api_key}"
+        self._timeout = aiohttp.ClientTimeout(
+            connect=upstream.connect_timeout_seconds, sock_read=upstream.timeout_seconds
+        )
+        self._models: Sequence[str] = ()
+        self._models_until = 0.0
+
+    @asynccontextmanager
+    async def post_stream(self, path: str, body: bytes) -> AsyncGenerator[EventStream, None]:
+        """Open a stream; leaving the block early or by an exception closes the socket at once.
+
+        Left at its end, the connection goes back to the pool.
+
+        Raises:
+            UpstreamError: there is no answer, or it is an error.
+        """
+        response = await self._open(path, body, accept="text/event-stream")
+        try:
+            if response.content_type == "application/json":
+                raise await self._unstreamed(response)
+            yield EventStream(response, self.errors)
+            await _settle(response)
+        finally:
+            response.close()
+
+    async def post_json(self, path: str, body: bytes) -> dict[str, Any]:
+        """The JSON object that the upstream answers.
+
+        Raises:
+            UpstreamError: there is no answer, or it is an error.
+        """
+        response = await self._open(path, body, accept="application/json")
+        answer = _object(await self._whole(response), self.errors)
+        # Routers report a failure of theirs inside an answer of status 200.
+        if answer.get("error") and not isinstance(answer.get("status"), str):
+            raise self.errors.said(answer)
+        return answer
+
+    async def models(self) -> Sequence[str]:
+        """The model names that the upstream lists, at most a minute old; none while it is away."""
+        if time.monotonic() >= self._models_until:
+            try:
+                self._models = await self._listed()
+            except (aiohttp.ClientError, OSError, UpstreamError) as error:
+                logger.warning(
+                    "upstream.unlisted", extra={"upstream": self.upstream.name, "reason": repr(error)}
+                )
+                return ()
+            self._models_until = time.monotonic() + MODELS_SECONDS
+        return self._models
+
+    async def close(self) -> None:
+        """Close the shared pool: all adapters end together."""
+        await self._session.close()
+
+    async def _open(self, path: str, body: bytes, *, accept: str) -> aiohttp.ClientResponse:
+        headers = {**self._headers, "content-type": "application/json", "accept": accept}
+        attempt = 0
+        while True:
+            answer = await self._attempt(self._base + path, body, headers)
+            if isinstance(answer, aiohttp.ClientResponse):
+                return answer
+            pause = self._pause(attempt, answer.error)
+            if not answer.is_retryable or attempt >= self.upstream.max_retries or pause is None:
+                raise answer.error
+            attempt += 1
+            self._log_retry(attempt, pause, answer.error)
+            await asyncio.sleep(pause)
+
+    async def _attempt(
+        self, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse | _Refusal:
+        data = io.BytesIO(body) if len(body) > MAX_WHOLE_BYTES else body
+        try:
+            response = await self._session.post(
+                url, data=data, headers=headers, timeout=self._timeout, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            # A silent upstream may be at work on the request; one that was never reached is not.
+            is_retryable = not isinstance(error, aiohttp.SocketTimeoutError)
+            return _Refusal(self.errors.raised(error), is_retryable=is_retryable)
+        return response if response.status < 300 else await self._refusal(response)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> _Refusal:
+        try:
+            body = await _head(response.content)
+        finally:
+            response.close()
+        error = self.errors.answered(response.status, body, _retry_after_seconds(response.headers))
+        is_passing = response.status in {408, 409, 429} or response.status >= 500
+        return _Refusal(error, is_retryable=is_passing and error.code != "insufficient_quota")
+
+    def _pause(self, attempt: int, error: UpstreamError) -> float | None:
+        """The seconds to wait before the next attempt, or None if they are too many."""
+        asked = error.retry_after_seconds
+        if asked is not None:
+            return asked if asked <= MAX_RETRY_AFTER_SECONDS else None
+        return min(MAX_BACKOFF_SECONDS, self.upstream.backoff_seconds * 2**attempt) * _jitter.uniform(0.5, 1)
+
+    def _log_retry(self, attempt: int, pause: float, error: UpstreamError) -> None:
+        status = error.report.status if error.report else None
+        logger.warning(
+            "upstream.retried",
+            extra={
+                "upstream": self.upstream.name,
+                "upstream_status": status,
+                "attempt": attempt,
+                "pause_seconds": round(pause, 3),
+            },
+        )
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.errors.raised(error) from error
+        finally:
+            response.close()
+
+    async def _unstreamed(self, response: aiohttp.ClientResponse) -> UpstreamError:
+        answer = _object(await self._whole(response), self.errors)
+        return self.errors.said(answer) if answer.get("error") else self.errors.broken("no event stream")
+
+    async def _listed(self) -> Sequence[str]:
+        async with self._session.get(
+            f"{self._base}/models", headers=self._headers, timeout=MODELS_TIMEOUT, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                raise self.errors.answered(response.status, await _head(response.content))
+            listed = _object(await response.read(), self.errors).get("data") or ()
+        return tuple(entry["id"] for entry in listed if isinstance(entry, dict) and "id" in entry)
+
+
+async def _settle(response: aiohttp.ClientResponse) -> None:
+    """Read past a finished answer to the end of its body, so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while not response.content.at_eof():
+                await response.content.readany()
+    except (aiohttp.ClientError, OSError):
+        # The answer is whole; only the connection is lost, and it is closed next.
+        return
+
+
+async def _head(content: aiohttp.StreamReader) -> bytes:
+    """As much of an error's body as is worth reading."""
+    try:
+        return await content.readexactly(MAX_ERROR_BYTES)
+    except asyncio.IncompleteReadError as ended:
+        return ended.partial
+    except (aiohttp.ClientError, OSError):
+        return b""
+
+
+def _object(payload: bytes, errors: UpstreamErrors) -> dict[str, Any]:
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise errors.broken(f"not JSON: {payload[:200]!r}") from error
+    if not isinstance(value, dict):
+        raise errors.broken(f"not a JSON object: {payload[:200]!r}")
+    return value
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after-ms` or `Retry-After`, which is in seconds or a date (RFC 9110 §10.2.3)."""
+    millis = _number(headers.get("retry-after-ms", ""))
+    if millis is not None:
+        return millis / 1000
+    text = headers.get("retry-after", "")
+    seconds = _number(text)
+    return _seconds_until(text) if text and seconds is None else seconds
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,367 @@
+"""Every knob of Holdfast, read once and frozen. Nothing else reads the environment.
+
+`Settings.load` is how a process starts: a TOML file, `HOLDFAST_*` variables over it. `Settings(...)`
+takes only what it is given, so a test needs no clean environment.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "HOLDFAST_"
+CONFIG_VARIABLE = "HOLDFAST_CONFIG"
+
+
+class ConfigurationError(Exception):
+    """A setting is wrong. The message names it and never shows a secret."""
+
+
+def environment() -> Mapping[str, str]:
+    """The variables of this process: the one place where they are read."""
+    found = EnvSettingsSource(BaseSettings, case_sensitive=True, env_prefix="").env_vars
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/holdfast")
+    base = environment().get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "holdfast"
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Upstream(BaseModel):
+    """A remote API that serves models. The first upstream with a match serves a request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(min_length=1, description="How logs and errors call this upstream; unique.")
+    protocol: Literal["responses", "chat_completions", "offline"] = Field(
+        description="What the upstream speaks. `offline` is the built-in model, which needs no network."
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Address up to and including the version, as OpenAI SDKs take it; none for `offline`.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="Name of the variable that holds the key, so that a file need not hold a secret.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The key itself; filled from `api_key_env` where that is given."
+    )
+    models: tuple[str, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="Glob patterns, case-sensitive. Default: every name, as for a single upstream.",
+    )
+    aliases: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description="What the client says = what the upstream is asked. An alias is served as well.",
+    )
+    timeout_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="Longest silence of the upstream. 600 s, as in OpenAI SDKs: models think that long.",
+    )
+    max_retries: int = Field(
+        default=2,
+        ge=0,
+        description="Further tries before the first byte of an answer, never after. 2, as in OpenAI SDKs.",
+    )
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens",
+        description="Where `chat_completions` takes the limit: the older name is known to more servers.",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_key(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("api_key_env") or values.get("api_key"):
+            return values
+        key = environment().get(str(values["api_key_env"]))
+        if not key:
+            raise ValueError(f"api_key_env names {values['api_key_env']}, which is not set")
+        return values | {"api_key": key}
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if self.protocol == "offline" and (self.base_url or self.api_key):
+            raise ValueError("the offline model takes no base_url and no key")
+        if self.protocol != "offline" and not self.base_url:
+            raise ValueError(f"base_url is required for protocol {self.protocol!r}")
+        return self
+
+    def serves(self, model: str) -> bool:
+        return model in self.aliases or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+OFFLINE = Upstream(name="offline", protocol="offline", models=("offline",))
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Durations are seconds and sizes bytes; the name says which."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 15 or later, `postgresql://user:password@host/db`. "
+        "Unset: `holdfast serve` runs an embedded one in `state_dir`, so that nothing need be installed.",
+    )
+    state_dir: Path = Field(
+        default_factory=_default_state_dir,
+        description="Folder of the embedded Postgres. Default: the user's state folder "
+        "(`$XDG_STATE_HOME/holdfast` or `~/.local/state/holdfast`), for root `/var/lib/holdfast`.",
+    )
+    embedded_postgres_bin: Path | None = Field(
+        default=None,
+        description="Folder with `postgres` and `initdb` for the embedded Postgres. "
+        "Unset: the binaries that were installed with Holdfast, else the newest of the system.",
+    )
+    broker_url: SecretStr | None = Field(
+        default=None,
+        description="Celery broker that rings the bell for background responses, `redis://host:6379/0`. "
+        "The API and the worker need the same one. Losing a message delays work and never loses it.",
+    )
+    default_model: str | None = Field(
+        default=None,
+        description="Model of a request whose `model` is null or absent. "
+        "Unset: `model` is required, as at OpenAI.",
+    )
+    upstreams: tuple[Upstream, ...] = Field(
+        default=(),
+        description="Where models are served. Unset: the offline model alone, "
+        "and an upstream `openai` made from OPENAI_API_KEY and OPENAI_BASE_URL where they are set.",
+    )
+    max_body_bytes: int = Field(
+        default=100 * 1024 * 1024,
+        gt=0,
+        description="Largest request body, in bytes. 100 MiB: images and files come inline, as base64.",
+    )
+    keepalive_seconds: float = Field(
+        default=15,
+        gt=0,
+        description="Silence after which a stream carries a comment, in seconds. "
+        "15: common proxies close a connection that is idle for 60 or 30.",
+    )
+    send_done: bool = Field(
+        default=True,
+        description="End HTTP streams with `data: [DONE]`. On: SDKs accept it and some clients wait for it.",
+    )
+    stream_obfuscation: bool = Field(
+        default=True,
+        description="Pad delta events to even lengths unless the request says otherwise. "
+        "On, as at OpenAI: it hides token lengths from whoever watches encrypted traffic.",
+    )
+    foreground_on_disconnect: Literal["cancel", "finish"] = Field(
+        default="cancel",
+        description="What happens when the client of a foreground response hangs up. "
+        "`cancel`, as at OpenAI, saves tokens; `finish` completes and stores it.",
+    )
+    max_run_seconds: float = Field(
+        default=3600,
+        gt=0,
+        description="Longest generation of one response, in seconds. 3600: "
+        "beyond the longest reasoning runs, short enough to free what hangs.",
+    )
+    pool_size: int = Field(
+        default=4,
+        ge=1,
+        description="Database connections per API process. 4: a transaction lasts milliseconds and none "
+        "is open while a model answers; multiply by processes and compare with `max_connections`.",
+    )
+    statement_cache: bool = Field(
+        default=True,
+        description="Keep prepared statements per connection. On for speed; "
+        "turn off behind a PgBouncer that pools transactions.",
+    )
+    shutdown_grace_seconds: int = Field(
+        default=25,
+        ge=0,
+        description="Time that running requests get to end after SIGTERM, in seconds. "
+        "25: just under the 30 that container platforms allow.",
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info",
+        description="Least severe message that is logged. `info` tells what happened, once per request.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing is read behind the caller's back; `load` reads, and says in which order."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, config: Path | None = None, **overrides: Any) -> Self:
+        """Read the file, the variables over it, and `overrides` (of the command line) over both.
+
+        Args:
+            config: The TOML file; without it the one that HOLDFAST_CONFIG names, if any.
+            overrides: Settings by name; None means not given.
+
+        Raises:
+            ConfigurationError: an unknown key or variable, or a bad value.
+        """
+        variables = environment()
+        path = config or (Path(variables[CONFIG_VARIABLE]) if variables.get(CONFIG_VARIABLE) else None)
+        from_file = _read_file(cls, path) if path else {}
+        from_variables = _read_variables(cls, variables)
+        given = {key: value for key, value in overrides.items() if value is not None}
+        values = from_file | from_variables | given
+        if not values.get("upstreams"):
+            values["upstreams"] = default_upstreams()
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = (_describe(cls, detail, path, from_variables) for detail in error.errors())
+            raise ConfigurationError("; ".join(problems)) from None
+
+    @field_validator("database_url")
+    @classmethod
+    def _asyncpg(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if scheme not in {"postgresql", "postgresql+asyncpg"} or not separator:
+            raise ValueError("must start with postgresql://")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("state_dir", "embedded_postgres_bin")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else None
+
+    @model_validator(mode="after")
+    def _upstreams_agree(self) -> Self:
+        names = [upstream.name for upstream in self.upstreams]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"upstreams: two are named {name!r}")
+        model = self.default_model
+        if model is not None and not any(upstream.serves(model) for upstream in self.effective_upstreams):
+            raise ValueError(f"default_model: no upstream serves {model!r}")
+        return self
+
+    @property
+    def effective_upstreams(self) -> tuple[Upstream, ...]:
+        """The upstreams in the order in which they are asked; never empty."""
+        return self.upstreams or (OFFLINE,)
+
+
+class _OpenAIVariables(BaseSettings):
+    """The variables that the OpenAI SDKs read; an empty one counts as unset, as in a shell."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENAI_", extra="ignore", env_ignore_empty=True)
+
+    api_key: SecretStr | None = None
+    base_url: str = "https://api.openai.com/v1"
+
+
+def default_upstreams() -> tuple[Upstream, ...]:
+    """The offline model, and after it an `openai` made of the SDKs' variables where one is set."""
+    openai = _OpenAIVariables()
+    if not openai.model_fields_set:
+        return (OFFLINE,)
+    try:
+        return (
+            OFFLINE,
+            Upstream(name="openai", protocol="responses", base_url=openai.base_url, api_key=openai.api_key),
+        )
+    except ValidationError as error:
+        raise ConfigurationError(f"OPENAI_BASE_URL: {_words(error.errors()[0])}") from None
+
+
+def _read_file(cls: type[BaseSettings], path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such file")
+    try:
+        return TomlConfigSettingsSource(cls, toml_file=path).toml_data
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _read_variables(cls: type[BaseSettings], variables: Mapping[str, str]) -> dict[str, Any]:
+    known = {CONFIG_VARIABLE, *(PREFIX + name.upper() for name in cls.model_fields)}
+    for name in variables:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise ConfigurationError(f"{name}: unknown variable{_nearest(name.upper(), known)}")
+    try:
+        return EnvSettingsSource(cls)()
+    except SettingsError as error:
+        # It says: error parsing value for field "NAME" from source "EnvSettingsSource".
+        field = str(error).split('"')[1]
+        raise ConfigurationError(f"{PREFIX}{field.upper()}: not valid JSON") from None
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _words(detail: ErrorDetails) -> str:
+    return detail["msg"].removeprefix("Value error, ")
+
+
+def _describe(
+    cls: type[BaseSettings], detail: ErrorDetails, path: Path | None, from_variables: Mapping[str, Any]
+) -> str:
+    """One problem in one line: where, which key, what is wrong."""
+    keys = [str(part) for part in detail["loc"]]
+    words = _words(detail)
+    if detail["type"] == "extra_forbidden":
+        fields = Upstream.model_fields if len(keys) > 1 else cls.model_fields
+        words = "unknown setting" + _nearest(keys[-1], set(fields))
+    if keys and keys[0] in from_variables:
+        keys[0] = PREFIX + keys[0].upper()
+    elif path:
+        return f"{path}: {'.'.join(keys)}{': ' if keys else ''}{words}"
+    return f"{'.'.join(keys)}: {words}" if keys else words

@@ -1,0 +1,131 @@
+"""Connections and transactions. A transaction is a visible block, and it knows its tenant.
+
+`read(caller)` is for one statement or several that need no snapshot; `begin(caller)` is a
+transaction. Neither may contain an await on an upstream or on the client (law L4): `checked_out`
+is there for tests to prove it.
+"""
+
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import asyncpg
+
+from app.domain.tenancy import Caller
+from app.errors import Unavailable
+from app.store.statements import Statement
+
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
+Row = Mapping[str, Any]
+
+
+class _Driver(Protocol):
+    """What a connection or a pool of asyncpg offers (the library ships no types for it)."""
+
+    async def fetch(self, query: str, *args: object) -> list[Row]: ...
+    async def execute(self, query: str, *args: object) -> str: ...
+
+
+class _Connection(asyncpg.Connection):
+    """Given back without a reset query: we leave nothing behind, and it halves a round trip."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTx:
+    """The right to read one tenant's rows."""
+
+    tenant_id: int
+    _driver: _Driver
+
+    async def fetch(self, statement: Statement, **values: Any) -> Sequence[Row]:
+        """Run a statement; `tenant_id` is always among its parameters."""
+        values["tenant_id"] = self.tenant_id
+        return await self._driver.fetch(statement.sql, *statement.arguments(values))
+
+    async def fetch_one(self, statement: Statement, **values: Any) -> Row | None:
+        rows = await self.fetch(statement, **values)
+        return rows[0] if rows else None
+
+
+class Tx(ReadTx):
+    """The right to read and write one tenant's rows, all or nothing."""
+
+
+class Database:
+    """A small pool: more connections than cores make Postgres slower, so requests wait here instead."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: str, *, size: int, statement_cache: bool = True) -> "Database":
+        """Open the pool.
+
+        Args:
+            statement_cache: False behind a transaction-pooling proxy; a statement then costs
+                several times as much, because each one is planned anew.
+        """
+        pool = asyncpg.create_pool(
+            url.replace("postgresql+asyncpg://", "postgresql://", 1),
+            min_size=1,
+            max_size=size,
+            connection_class=_Connection,
+            max_inactive_connection_lifetime=0,
+            statement_cache_size=100 if statement_cache else 0,
+            server_settings={
+                "application_name": "holdfast",
+                "plan_cache_mode": "force_generic_plan",
+                "jit": "off",
+            },
+        )
+        with _unavailable():
+            await pool
+        return cls(pool)
+
+    @property
+    def checked_out(self) -> int:
+        """Connections in use at this moment."""
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+    @asynccontextmanager
+    async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
+        with _unavailable():
+            async with self._pool.acquire() as connection:
+                yield ReadTx(caller.tenant_id, connection)
+
+    @asynccontextmanager
+    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+        with _unavailable():
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield Tx(caller.tenant_id, connection)
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` if Postgres does not answer within two seconds."""
+        with _unavailable():
+            await self._pool.execute("select 1", timeout=2)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+@contextmanager
+def _unavailable() -> Generator[None]:
+    """Tell the client to come back when Postgres is away; anything else is a bug and stays one."""
+    try:
+        yield
+    except _DOWN as error:
+        raise Unavailable from error

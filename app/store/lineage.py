@@ -1,0 +1,91 @@
+"""The context walk: every turn before a new one, in one round trip at any depth."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from app.domain.response import Status
+from app.domain.turn import Ancestry, Continuation, Place
+from app.store.codec import decompress
+from app.store.db import ReadTx, Row
+from app.store.statements import Statement
+from app.store.tables import responses as t
+
+_p = sa.bindparam
+
+
+def _walk() -> Statement:
+    """Each line of the parent's ancestry up to where it was left: one index range scan a line.
+
+    Almost always that is one line. Served by uq_responses__line; the parent comes last.
+    """
+    tip = (
+        sa.select(t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs)
+        .where(t.c.tenant_id == _p("tenant_id"), t.c.id == _p("id"), t.c.deleted_at.is_(None))
+        .cte("tip")
+        .prefix_with("materialized", dialect="postgresql")
+    )
+    forks = (
+        sa.func.unnest(tip.c.fork_chains, tip.c.fork_seqs)
+        .table_valued(sa.column("chain", pg.UUID), sa.column("upto", sa.Integer))
+        .render_derived()
+    )
+    own = sa.select(tip.c.chain_id.label("chain"), tip.c.seq.label("upto"))
+    line = sa.union_all(own, sa.select(forks.c.chain, forks.c.upto).select_from(tip, forks)).subquery("line")
+    query = (
+        sa.select(
+            t.c.id, t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs,
+            t.c.status, t.c.codec, t.c["items"], t.c.continuation,
+        )
+        .select_from(line.join(t, sa.and_(t.c.chain_id == line.c.chain, t.c.seq <= line.c.upto)))
+        .where(t.c.tenant_id == _p("tenant_id"))
+        .order_by(t.c.seq)
+    )  # fmt: skip
+    return Statement(query)
+
+
+_ancestry = _walk()
+
+
+async def ancestry(tx: ReadTx, parent: UUID) -> Ancestry | None:
+    """All turns from the root to `parent`, or None if that is unknown, deleted or another tenant's."""
+    rows = await tx.fetch(_ancestry, id=parent)
+    if not rows:
+        return None
+    last = rows[-1]
+    return Ancestry(
+        parent=parent,
+        place=_place(last),
+        status=Status(last["status"]),
+        turns=tuple(
+            (decompress(row["items"], row["codec"]), decode_continuation(row["continuation"])) for row in rows
+        ),
+    )
+
+
+def _place(row: Row) -> Place:
+    forks = zip(row["fork_chains"] or (), row["fork_seqs"] or (), strict=True)
+    return Place(row["chain_id"], row["seq"], tuple(forks))
+
+
+def encode(place: Place) -> dict[str, Any]:
+    """The columns that say where a turn stands."""
+    return {
+        "chain_id": place.chain_id,
+        "seq": place.seq,
+        "fork_chains": [chain for chain, _ in place.forks] or None,
+        "fork_seqs": [seq for _, seq in place.forks] or None,
+    }
+
+
+def encode_continuation(value: Continuation | None) -> bytes | None:
+    if value is None:
+        return None
+    return orjson.dumps([dict(value.open_calls), value.upstream, dict(value.upstream_ids)])
+
+
+def decode_continuation(data: bytes | None) -> Continuation | None:
+    return Continuation(*orjson.loads(data)) if data else None

@@ -1,0 +1,46 @@
+"""Bring a database to the schema that this release was written for."""
+
+import sys
+from io import StringIO
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+
+import migrations
+from app.errors import Unavailable
+
+
+def upgrade(database_url: str) -> None:
+    """Apply what is missing. An advisory lock makes processes that do it at once take turns.
+
+    Raises:
+        Unavailable: Postgres cannot be reached or refuses us; the message says why.
+    """
+    try:
+        command.upgrade(_config(database_url, sys.stderr), "head")
+    except (OSError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"cannot migrate: {error}") from error
+
+
+def script(database_url: str) -> str:
+    """The SQL of every migration from an empty database on, for those who apply it by hand."""
+    out = StringIO()
+    command.upgrade(_config(database_url, out), "head", sql=True)
+    return out.getvalue()
+
+
+def check(database_url: str) -> None:
+    """Raise `alembic.util.CommandError` if the tables in code and in the database differ (law L12)."""
+    command.check(_config(database_url, StringIO()))
+
+
+def _config(database_url: str, output: object) -> Config:
+    plain = database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    config = Config(output_buffer=output)  # type: ignore[arg-type]
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option(
+        "sqlalchemy.url", plain.replace("postgresql://", "postgresql+asyncpg://", 1).replace("%", "%%")
+    )
+    return config

@@ -1,0 +1,30 @@
+"""SQLAlchemy Core statements, compiled once and run on asyncpg's own pool.
+
+Core keeps statements typed and in one place with the tables; running them through SQLAlchemy's
+engine would cost three times the CPU of the driver (docs/decisions/0006).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+
+_DIALECT = dialect()
+
+
+class Statement:
+    """SQL text with numbered parameters, and the order in which their names stand in it."""
+
+    __slots__ = ("_constants", "_order", "sql")
+
+    def __init__(self, clause: sa.Executable) -> None:
+        compiled = clause.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+        self.sql = str(compiled)
+        self._order: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self._constants: dict[str, Any] = dict(compiled.params)
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Values in the order of the placeholders; a name that is missing keeps the statement's constant."""
+        constants = self._constants
+        return [values[name] if name in values else constants[name] for name in self._order]

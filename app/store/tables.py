@@ -1,0 +1,71 @@
+"""The tables. Everything is keyed by tenant first; ids are UUIDv7, so primary keys sort by time.
+
+A turn (a response with its new input items and its output items) is one row. Turns that follow each
+other form a line (`chain_id`, `seq`); a second child of the same parent starts a line of its own and
+remembers the lines it came from. Why, and what the alternatives cost: docs/decisions/0005.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s__%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s__%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s__%(constraint_name)s",
+        "fk": "fk_%(table_name)s__%(column_0_N_name)s",
+    }
+)
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+)
+
+# A row names the dictionary it was compressed with by version, so a dump can be read without this code.
+dictionaries = sa.Table(
+    "dictionaries",
+    metadata,
+    sa.Column("version", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+# No foreign keys: on the hot path one costs 15 to 25 % of the insert rate, and rows are never removed.
+responses = sa.Table(
+    "responses",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("chain_id", pg.UUID, nullable=False, comment="The line: the id of its first turn"),
+    sa.Column("previous_id", pg.UUID, comment="The response this one was chained on"),
+    sa.Column("finished_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("deleted_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("seq", sa.Integer, nullable=False, comment="Place in the line, counted from the root"),
+    sa.Column("input_count", sa.Integer, nullable=False),
+    sa.Column("output_count", sa.Integer, nullable=False),
+    sa.Column("input_bytes", sa.Integer, nullable=False, comment="Where in `items` output begins"),
+    sa.Column("status", sa.SmallInteger, nullable=False),
+    sa.Column("codec", sa.SmallInteger, nullable=False, comment="Dictionary of body and items"),
+    sa.Column("input_gated", sa.SmallInteger, nullable=False, comment="Fields shown only by `include`"),
+    sa.Column("output_gated", sa.SmallInteger, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    # On forked lines only: the ancestors' lines, and the last place taken of each.
+    sa.Column("fork_chains", pg.ARRAY(pg.UUID)),
+    sa.Column("fork_seqs", pg.ARRAY(sa.Integer)),
+    # JSON of what the next turn must know beside the items: open calls, the upstream's own item ids.
+    sa.Column("continuation", sa.LargeBinary),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="The response without output; JSON, zstd"),
+    sa.Column("items", sa.LargeBinary, nullable=False, comment="Input then output; JSON, commas, zstd"),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.CheckConstraint("status between 0 and 5", name="status"),
+    sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name="finished"),
+    sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="fork"),
+    # Serves the context walk, and refuses a second turn at the same place.
+    sa.Index("uq_responses__line", "tenant_id", "chain_id", "seq", unique=True),
+    # A row stays in its page: TOAST is where large rows lose their time (docs/decisions/0005).
+    postgresql_with={"toast_tuple_target": "8160"},
+)

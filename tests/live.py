@@ -1,0 +1,90 @@
+"""A live server in a process of its own, stopped and started at will."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+
+class LiveServer:
+    """`holdfast api` on a free port of the loopback interface."""
+
+    def __init__(self, database_url: str, config: str = "", *, environment: Mapping[str, str] | None = None) -> None:
+        """`config` is TOML."""
+        self._folder = tempfile.TemporaryDirectory()
+        self._config = Path(self._folder.name) / "holdfast.toml"
+        self._config.write_text(config)
+        self._environment = {
+            "HOLDFAST_DATABASE_URL": database_url,
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **(environment or {}),
+        }
+        self._log = Path(self._folder.name) / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "api", "--port", str(self.port), "--config", str(self._config)],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 20
+        while not self._is_ready():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def stop(self, *, kill: bool = False) -> int:
+        """SIGTERM, or SIGKILL; the exit code."""
+        assert self._process
+        if kill:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        return self._process.wait(30)
+
+    def restart(self, *, kill: bool = False) -> None:
+        self.stop(kill=kill)
+        self.start()
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process and self._process.poll() is None:
+            self.stop()
+        self._folder.cleanup()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,1 @@
+"""A Celery shell around the service."""
