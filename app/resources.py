@@ -107,4 +107,4 @@ def _provider(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Pro
         max_tokens_field=settings.max_tokens_field,
     )
     adapter = OpenAIChat if settings.protocol == "chat_completions" else OpenAIResponses
-    return adapter(upstream, session)
+    return adapter(session, upstream)

@@ -147,8 +147,8 @@ GET = _answers(_ref("Response"), 400, 404, 503)
 LIST = _answers(_list_of("ListedResponse"), 400, 503)
 DELETE = _answers(_DELETED, 400, 404, 503)
 INPUT_ITEMS = _answers(_list_of("Item"), 400, 404, 503)
-READY = {"responses": {503: {"description": "Postgres is away"}}}
-MODEL = {"responses": {404: {"description": "No such model"}}}
+READY: dict[str, Any] = {"responses": {503: {"description": "Postgres is away"}}}
+MODEL: dict[str, Any] = {"responses": {404: {"description": "No such model"}}}
 
 
 def install(app: FastAPI) -> None:

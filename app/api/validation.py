@@ -17,6 +17,7 @@ from app.errors import InvalidRequest
 # `orjson` reads 1024 levels but writes 254, and a request is written inside a response inside an event.
 MAX_DEPTH = 200
 MAX_EDIT_DISTANCE = 2
+MAX_ERRORS = 1000
 
 _INVALID_JSON = (
     "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. "
@@ -117,6 +118,9 @@ def check_shape(adapter: TypeAdapter[Any], params: Mapping[str, Any]) -> None:
     try:
         adapter.validate_python(params)
     except ValidationError as error:
+        # Listing errors takes microseconds for each, and a hostile body can hold millions.
+        if error.error_count() > MAX_ERRORS:
+            raise InvalidRequest("Invalid body: too many errors to tell one.", code="invalid_value") from None
         raise _refusal(error.errors(include_url=False)[0]) from None
 
 

@@ -52,13 +52,13 @@ def usable(bin_dir: Path, account: Account | None, state_dir: Path) -> tuple[Pat
     Raises:
         CannotStart: the account cannot even reach the state folder, or the version is too old.
     """
-    if account and not _runs(Path("/bin/sh"), account, cwd=state_dir, arguments=("-c", ":")):
+    if account and not _runs(account, "/bin/sh", "-c", 'cd "$0"', state_dir):
         raise CannotStart(
             f"user {account.name}, who runs Postgres for root, cannot reach {state_dir}: choose another"
         )
-    if account and not _runs(bin_dir / "postgres", account, cwd=state_dir):
+    if account and not _runs(account, bin_dir / "postgres", "--version"):
         bin_dir = _copy(bin_dir, state_dir)
-    printed = _runs(bin_dir / "postgres", account, cwd=state_dir)
+    printed = _runs(account, bin_dir / "postgres", "--version")
     major = re.search(r"\) (\d+)", printed or "")
     if not major:
         raise CannotStart(f"{bin_dir / 'postgres'} does not run: set embedded_postgres_bin or database_url")
@@ -71,14 +71,12 @@ def _version_in(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", str(path))]
 
 
-def _runs(
-    program: Path, account: Account | None, *, cwd: Path, arguments: tuple[str, ...] = ("--version",)
-) -> str | None:
-    """What the program prints, with a line's end at least, or None if it cannot be run from there."""
+def _runs(account: Account | None, *command: Path | str) -> str | None:
+    """What the command prints, with a line's end at least, or None if the account cannot run it."""
     try:
         done = subprocess.run(
-            [program, *arguments],
-            cwd=cwd,
+            command,
+            cwd="/",
             capture_output=True,
             text=True,
             check=True,

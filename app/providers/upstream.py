@@ -7,37 +7,30 @@ and keys are never logged.
 import asyncio
 import io
 import logging
-import math
-import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
 
 import aiohttp
 import orjson
 
 from app.errors import UpstreamError
+from app.providers import retries
 from app.providers.event_stream import EventParser
 from app.providers.upstream_errors import UpstreamErrors
 
 logger = logging.getLogger(__name__)
 
 MAX_ERROR_BYTES = 64 * 1024
-MAX_BACKOFF_SECONDS = 8.0
-# A longer pause is the client's to make: it is told of it instead of being kept waiting.
-MAX_RETRY_AFTER_SECONDS = 30.0
 # The end of a body trails its terminal event by one packet at most; longer is not worth a connection.
 SETTLE_SECONDS = 0.05
 MODELS_SECONDS = 60.0
 MODELS_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # aiohttp writes larger bodies in pieces only if they are files.
 MAX_WHOLE_BYTES = 2**20
-
-_jitter = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +180,9 @@ class UpstreamClient:
             answer = await self._attempt(self._base + path, body, headers)
             if isinstance(answer, aiohttp.ClientResponse):
                 return answer
-            pause = self._pause(attempt, answer.error)
+            pause = retries.pause_seconds(
+                attempt, self.upstream.backoff_seconds, answer.error.retry_after_seconds
+            )
             if not answer.is_retryable or attempt >= self.upstream.max_retries or pause is None:
                 raise answer.error
             attempt += 1
@@ -213,16 +208,9 @@ class UpstreamClient:
             body = await _head(response.content)
         finally:
             response.close()
-        error = self.errors.answered(response.status, body, _retry_after_seconds(response.headers))
+        error = self.errors.answered(response.status, body, retries.retry_after_seconds(response.headers))
         is_passing = response.status in {408, 409, 429} or response.status >= 500
         return _Refusal(error, is_retryable=is_passing and error.code != "insufficient_quota")
-
-    def _pause(self, attempt: int, error: UpstreamError) -> float | None:
-        """The seconds to wait before the next attempt, or None if they are too many."""
-        asked = error.retry_after_seconds
-        if asked is not None:
-            return asked if asked <= MAX_RETRY_AFTER_SECONDS else None
-        return min(MAX_BACKOFF_SECONDS, self.upstream.backoff_seconds * 2**attempt) * _jitter.uniform(0.5, 1)
 
     def _log_retry(self, attempt: int, pause: float, error: UpstreamError) -> None:
         status = error.report.status if error.report else None
@@ -287,28 +275,3 @@ def _object(payload: bytes, errors: UpstreamErrors) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise errors.broken(f"not a JSON object: {payload[:200]!r}")
     return value
-
-
-def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after-ms` or `Retry-After`, which is in seconds or a date (RFC 9110 §10.2.3)."""
-    millis = _number(headers.get("retry-after-ms", ""))
-    if millis is not None:
-        return millis / 1000
-    text = headers.get("retry-after", "")
-    seconds = _number(text)
-    return _seconds_until(text) if text and seconds is None else seconds
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < math.inf else None
-
-
-def _seconds_until(date: str) -> float | None:
-    try:
-        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -358,8 +358,7 @@ def wrong_pattern(name: str, pattern: str) -> tuple[str, str, str]:
             (
                 "object_above_max_properties",
                 "metadata",
-                "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, "
-                "but got an object with 17 properties instead.",
+                "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object with 17 properties instead.",
             ),
         ),
         (
@@ -367,8 +366,7 @@ def wrong_pattern(name: str, pattern: str) -> tuple[str, str, str]:
             (
                 "property_name_above_max_length",
                 "metadata." + "k" * 65,
-                "Invalid property name in 'metadata': 'kkk...kkk' is too long. "
-                "Expected a string with maximum length 64, but got a string with length 65 instead.",
+                "Invalid property name in 'metadata': 'kkk...kkk' is too long. Expected a string with maximum length 64, but got a string with length 65 instead.",
             ),
         ),
         ({"tools": [TOOL | {"name": ""}]}, empty_string("tools[0].name")),
@@ -376,11 +374,7 @@ def wrong_pattern(name: str, pattern: str) -> tuple[str, str, str]:
         ({"tools": [TOOL | {"name": "a b"}]}, wrong_pattern("tools[0].name", "^[a-zA-Z0-9_-]+$")),
         ({"tools": [TOOL | {"allowed_callers": []}]}, empty_array("tools[0].allowed_callers")),
         (
-            {
-                "tools": [
-                    {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"] * 51}}
-                ]
-            },
+            {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"] * 51}}]},
             long_array("tools[0].container.file_ids", 50, 51),
         ),
         (
@@ -508,12 +502,36 @@ def test_of_two_wrong_parameters_the_earlier_in_the_documented_order_is_reported
         reported.append(param.partition(".")[0])
         del wrong[reported[-1]]
     assert reported == order[2:]
-    assert order[:28] == (
-        "model input moderation include tools tool_choice metadata text temperature top_p presence_penalty "
-        "frequency_penalty parallel_tool_calls stream stream_options background max_output_tokens "
-        "max_tool_calls reasoning user safety_identifier prompt_cache_options prompt_cache_key "
-        "prompt_cache_retention truncation instructions store service_tier"
-    ).split()
+    assert order[:28] == [
+        "model",
+        "input",
+        "moderation",
+        "include",
+        "tools",
+        "tool_choice",
+        "metadata",
+        "text",
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "parallel_tool_calls",
+        "stream",
+        "stream_options",
+        "background",
+        "max_output_tokens",
+        "max_tool_calls",
+        "reasoning",
+        "user",
+        "safety_identifier",
+        "prompt_cache_options",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "truncation",
+        "instructions",
+        "store",
+        "service_tier",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -545,7 +563,9 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
     assert read_error(body) == ("invalid_json", None, INVALID_JSON)
 
 
-@pytest.mark.parametrize(("body", "noun"), [(b"[]", "an array"), (b'"x"', "a string"), (b"null", "an object")])
+@pytest.mark.parametrize(
+    ("body", "noun"), [(b"[]", "an array"), (b'"x"', "a string"), (b"null", "an object")]
+)
 def test_a_body_is_an_object(body: bytes, noun: str) -> None:
     message = f"Invalid type for the body: expected an object, but got {noun} instead."
     assert read_error(body) == ("invalid_type", None, message)

@@ -109,11 +109,11 @@ def text_of(item: Item) -> str:
     match item["type"]:
         case "message":
             (part,) = item["content"]
-            return part.get("text", part.get("refusal"))
+            return part["refusal"] if part["type"] == "refusal" else part["text"]
         case "reasoning":
             return item["summary"][0]["text"]
         case _:
-            return item.get("arguments", item.get("input"))
+            return item["input" if item["type"] == "custom_tool_call" else "arguments"]
 
 
 def _item(deltas: Sequence[Delta], *, slot: int, words: list[str]) -> Item:

@@ -74,7 +74,8 @@ def a_context(*, is_streamed: bool = True, items: bytes = ITEM, **params: Any) -
 @asynccontextmanager
 async def connected(subject: Subject, url: str, **settings: Any) -> AsyncGenerator[Provider, None]:
     """The subject's adapter, pointed at `url`, with short pauses between retries."""
-    upstream = Upstream("tested", url, api_key=SECRET, **{"backoff_seconds": 0.001, **settings})
+    fields: dict[str, Any] = {"backoff_seconds": 0.001, **settings}
+    upstream = Upstream("tested", url, api_key=SECRET, **fields)
     provider = subject.make(open_session(), upstream)
     try:
         yield provider

@@ -94,14 +94,14 @@ async def failure_of(deltas: AsyncGenerator[Delta, None]) -> UpstreamError:
 
 
 @pytest.mark.parametrize(("subject", "case"), recorded(".sse"), ids=named)
-async def test_a_streamed_answer_is_understood(subject: Subject, case: str):
+async def test_a_streamed_answer_is_understood(subject: Subject, case: str) -> None:
     async with playing(subject, subject.answer(case)) as (provider, _):
         outcome = await outcome_of(provider.stream(a_context()))
     CHECKS[case](outcome)
 
 
 @pytest.mark.parametrize(("subject", "case"), recorded(".json"), ids=named)
-async def test_an_answer_that_is_not_streamed_is_understood(subject: Subject, case: str):
+async def test_an_answer_that_is_not_streamed_is_understood(subject: Subject, case: str) -> None:
     async with playing(subject, subject.whole(case)) as (provider, upstream):
         outcome = await outcome_of(provider.stream(a_context(is_streamed=False)))
     CHECKS[case](outcome)
@@ -110,14 +110,14 @@ async def test_an_answer_that_is_not_streamed_is_understood(subject: Subject, ca
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 64])
 @every_adapter
-async def test_an_answer_may_be_split_at_every_byte(subject: Subject, piece_bytes: int):
+async def test_an_answer_may_be_split_at_every_byte(subject: Subject, piece_bytes: int) -> None:
     answer = subject.answer("text", piece_bytes=piece_bytes)
     async with playing(subject, answer) as (provider, _):
         check_text(await outcome_of(provider.stream(a_context())))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=named)
-async def test_a_connection_cut_midway_is_an_error_after_what_was_heard(subject: Subject):
+async def test_a_connection_cut_midway_is_an_error_after_what_was_heard(subject: Subject) -> None:
     case = "cut_by_max_tokens"
     recording = subject.answer(case).body
     half = recording[: recording.index(b"Once upon") + 20]
@@ -129,7 +129,7 @@ async def test_a_connection_cut_midway_is_an_error_after_what_was_heard(subject:
 
 
 @every_adapter
-async def test_a_stream_that_ends_well_but_too_early_is_an_error(subject: Subject):
+async def test_a_stream_that_ends_well_but_too_early_is_an_error(subject: Subject) -> None:
     recording = subject.answer("text").body
     first_event = recording[: recording.index(b"\n\n") + 2].replace(b'"choices"', b'"nothing"')
     async with playing(subject, Answer(first_event)) as (provider, _):
@@ -139,7 +139,7 @@ async def test_a_stream_that_ends_well_but_too_early_is_an_error(subject: Subjec
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
 @every_adapter
-async def test_a_passing_error_before_the_first_byte_is_tried_again(subject: Subject, status: int):
+async def test_a_passing_error_before_the_first_byte_is_tried_again(subject: Subject, status: int) -> None:
     refusal = json_answer({"error": {"message": "later"}}, status)
     async with playing(subject, refusal, refusal, subject.answer("text")) as (provider, upstream):
         check_text(await outcome_of(provider.stream(a_context())))
@@ -148,14 +148,14 @@ async def test_a_passing_error_before_the_first_byte_is_tried_again(subject: Sub
 
 
 @every_adapter
-async def test_a_connection_that_vanishes_before_the_answer_is_tried_again(subject: Subject):
+async def test_a_connection_that_vanishes_before_the_answer_is_tried_again(subject: Subject) -> None:
     async with playing(subject, Answer(ending="reset"), subject.answer("text")) as (provider, upstream):
         check_text(await outcome_of(provider.stream(a_context())))
     assert len(upstream.requests) == 2
 
 
 @every_adapter
-async def test_retries_come_to_an_end(subject: Subject):
+async def test_retries_come_to_an_end(subject: Subject) -> None:
     refusal = json_answer({"error": {"message": "broken", "code": "server_error"}}, 500)
     async with playing(subject, refusal, max_retries=1) as (provider, upstream):
         error = await failure_of(provider.stream(a_context()))
@@ -164,7 +164,7 @@ async def test_retries_come_to_an_end(subject: Subject):
 
 
 @every_adapter
-async def test_nobody_listening_is_a_bad_gateway(subject: Subject):
+async def test_nobody_listening_is_a_bad_gateway(subject: Subject) -> None:
     async with connected(subject, await unused_url()) as provider:
         error = await failure_of(provider.stream(a_context()))
     assert (error.status, error.message) == (502, "The model provider could not be reached.")
@@ -172,8 +172,10 @@ async def test_nobody_listening_is_a_bad_gateway(subject: Subject):
 
 @pytest.mark.parametrize("is_streamed", [True, False])
 @every_adapter
-async def test_silence_is_a_timeout(subject: Subject, is_streamed: bool):
-    silence = Answer(b"", ending="stall", content_type="application/json" if not is_streamed else "text/event-stream")
+async def test_silence_is_a_timeout(subject: Subject, *, is_streamed: bool) -> None:
+    silence = Answer(
+        b"", ending="stall", content_type="application/json" if not is_streamed else "text/event-stream"
+    )
     async with playing(subject, silence, timeout_seconds=0.05) as (provider, upstream):
         error = await failure_of(provider.stream(a_context(is_streamed=is_streamed)))
         await asyncio.wait_for(upstream.hung_up.wait(), 1)
@@ -182,7 +184,7 @@ async def test_silence_is_a_timeout(subject: Subject, is_streamed: bool):
 
 
 @every_adapter
-async def test_closing_the_stream_hangs_up_on_the_upstream(subject: Subject):
+async def test_closing_the_stream_hangs_up_on_the_upstream(subject: Subject) -> None:
     recording = subject.answer("text").body
     start = recording[: recording.index(b"Hello") + 400]
     async with playing(subject, Answer(start, ending="stall")) as (provider, upstream):
@@ -193,7 +195,7 @@ async def test_closing_the_stream_hangs_up_on_the_upstream(subject: Subject):
 
 
 @every_adapter
-async def test_cancelling_the_reader_hangs_up_on_the_upstream(subject: Subject):
+async def test_cancelling_the_reader_hangs_up_on_the_upstream(subject: Subject) -> None:
     async with playing(subject, Answer(ending="stall")) as (provider, upstream):
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(outcome_of(provider.stream(a_context())))
@@ -203,7 +205,7 @@ async def test_cancelling_the_reader_hangs_up_on_the_upstream(subject: Subject):
 
 
 @every_adapter
-async def test_a_finished_answer_gives_its_connection_back(subject: Subject):
+async def test_a_finished_answer_gives_its_connection_back(subject: Subject) -> None:
     async with playing(subject, subject.answer("text")) as (provider, upstream):
         for _ in range(3):
             check_text(await outcome_of(provider.stream(a_context())))
@@ -211,19 +213,21 @@ async def test_a_finished_answer_gives_its_connection_back(subject: Subject):
 
 
 @every_adapter
-async def test_deltas_are_reported_before_the_answer_ends(subject: Subject):
+async def test_deltas_are_reported_before_the_answer_ends(subject: Subject) -> None:
     recording = subject.answer("text").body
     start = recording[: recording.index(b"Hello") + 400]
-    async with playing(subject, Answer(start, ending="stall")) as (provider, _):
-        async with aclosing(provider.stream(a_context())) as deltas:
-            first = await anext(deltas)
-            assert isinstance(first, Started)
-            assert first.model == "gpt-4.1-2025-04-14"
-            assert isinstance(await anext(deltas), ItemStarted)
+    async with (
+        playing(subject, Answer(start, ending="stall")) as (provider, _),
+        aclosing(provider.stream(a_context())) as deltas,
+    ):
+        first = await anext(deltas)
+        assert isinstance(first, Started)
+        assert first.model == "gpt-4.1-2025-04-14"
+        assert isinstance(await anext(deltas), ItemStarted)
 
 
 @every_adapter
-async def test_models_are_listed_once_a_minute(subject: Subject):
+async def test_models_are_listed_once_a_minute(subject: Subject) -> None:
     listing = json_answer({"object": "list", "data": [{"id": "one"}, {"id": "two"}]})
     async with playing(subject, listing) as (provider, upstream):
         assert list(await provider.models()) == ["one", "two"]
@@ -235,12 +239,12 @@ async def test_models_are_listed_once_a_minute(subject: Subject):
     "answer", [json_answer({"error": "no"}, 500), json_answer([1]), Answer(b"<html>"), Answer(ending="reset")]
 )
 @every_adapter
-async def test_an_upstream_that_cannot_list_has_no_models(subject: Subject, answer: Answer):
+async def test_an_upstream_that_cannot_list_has_no_models(subject: Subject, answer: Answer) -> None:
     async with playing(subject, answer) as (provider, _):
         assert list(await provider.models()) == []
 
 
 @every_adapter
-async def test_closing_twice_is_allowed(subject: Subject):
+async def test_closing_twice_is_allowed(subject: Subject) -> None:
     async with playing(subject, subject.answer("text")) as (provider, _):
         await provider.close()

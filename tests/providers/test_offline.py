@@ -169,15 +169,11 @@ class TestStructuredOutput:
     async def test_a_schema_without_an_instance_is_refused_before_and_while_streaming(self) -> None:
         text = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object", "not": {}}}}
 
-        for refused in (
-            pytest.raises(InvalidRequest, match="'not' is not supported"),
-            pytest.raises(InvalidRequest, match=r"text\.format\.schema"),
-        ):
-            with refused as refusal:
-                Offline().refuse({"text": text}, [])
-            assert refusal.value.param == "text.format.schema"
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequest, match="'not' is not supported") as refusal:
+            Offline().refuse({"text": text}, [])
+        with pytest.raises(InvalidRequest, match="'not' is not supported"):
             await anext(Offline().stream(context(user("Hi"), text=text)))
+        assert refusal.value.param == "text.format.schema"
 
 
 class TestLogprobs:

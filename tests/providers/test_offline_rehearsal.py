@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64decode
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
@@ -30,10 +31,15 @@ async def seconds_of(text: str, *, is_streamed: bool) -> float:
 
 
 async def until_it_dies(*items: Item, is_streamed: bool) -> list[Delta]:
+    """What is heard before the connection to the model is lost."""
     heard: list[Delta] = []
-    with pytest.raises(UpstreamError) as death:
+
+    async def listen() -> None:
         async for delta in Offline().stream(context(*items, is_streamed=is_streamed)):
             heard.append(delta)  # noqa: PERF401 - a comprehension would lose what came before the error
+
+    with pytest.raises(UpstreamError) as death:
+        await listen()
     assert death.value.status == 502
     return heard
 
@@ -76,7 +82,7 @@ class TestWords:
             if isinstance(delta, TextDelta)
         ]
 
-        assert all(later - earlier >= 0.009 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier >= 0.009 for earlier, later in pairwise(times))
 
     async def test_many_words_let_others_have_their_turn(self) -> None:
         turns = 0
@@ -258,7 +264,7 @@ class TestLines:
             await anext(Offline().stream(context(user(f"Hello\n{line}"))))
 
         assert refusal.value.param == "input"
-        assert repr(line.split("\n")[-1]) in refusal.value.message
+        assert repr(line.rpartition("\n")[2]) in refusal.value.message
 
     @pytest.mark.parametrize("text", ["say ::drop", " ::drop", "std::vector\nfoo::bar"])
     async def test_only_lines_that_begin_with_it_count(self, text: str) -> None:

@@ -52,6 +52,12 @@ SCHEMAS: dict[str, Any] = {
     "example": {"type": "string", "examples": ["Paris"]},
     "default that does not fit": {"type": "string", "default": "", "minLength": 3},
     "default of another type": {"type": "integer", "default": None},
+    "default boolean": {"type": "boolean", "default": False},
+    "default number": {"type": "number", "default": 2.5, "maximum": 3},
+    "boolean of a union": {"type": ["boolean", "string"], "enum": ["no", True]},
+    "nullable": {"type": "string", "nullable": True},
+    "either of both types": {"allOf": [{"type": ["string", "integer"]}, {"type": ["number", "null"]}]},
+    "reference into a list": {"allOf": [{"type": "integer"}], "$ref": "#/allOf/0"},
     "short string": {"type": "string", "maxLength": 4},
     "long string": {"type": "string", "minLength": 300},
     "minimum": {"type": "integer", "minimum": 18},
@@ -189,6 +195,12 @@ def test_an_instance_is_read_back_by_the_model_that_the_schema_came_from() -> No
     assert person.friends == []
 
 
+def test_exclusive_bounds_of_older_drafts_are_kept() -> None:
+    low, high = {"minimum": 1, "exclusiveMinimum": True}, {"maximum": 3, "exclusiveMaximum": True}
+
+    assert instance({"type": "integer", **low, **high}, WORDS) == 2
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -203,7 +215,21 @@ def test_an_instance_is_read_back_by_the_model_that_the_schema_came_from() -> No
         {"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 4},
         {"type": "string", "minLength": 3, "maxLength": 2},
         {"type": "string", "pattern": "(?=a)b"},
-        {"type": "string", "pattern": "(a"},
+        *(
+            {"type": "string", "pattern": pattern}
+            for pattern in (
+                "(a",
+                "a)",
+                "*a",
+                "[a",
+                "a\\",
+                r"(a)\1",
+                r"\u00zz",
+                r"[^\S\s]",
+                "(" * 99,
+                "(?<name",
+            )
+        ),
         {"type": "array", "items": {"enum": ["a"]}, "minItems": 2, "uniqueItems": True},
         {"type": "array", "items": {}, "minItems": 2, "maxItems": 1},
         {"type": "object", "required": ["a"], "additionalProperties": False},

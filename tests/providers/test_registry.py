@@ -1,0 +1,96 @@
+"""Which provider serves which model."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from app.domain.context import Context
+from app.errors import InvalidRequest
+from app.providers.base import Delta, Finished, Started
+from app.providers.registry import Entry, Registry
+
+
+class Named:
+    """A provider of which only the name and the listed models matter."""
+
+    def __init__(self, name: str, *listed: str) -> None:
+        self._name = name
+        self._listed = listed
+        self.closed_count = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def refuse(self, params: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+        return
+
+    async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
+        yield Started(context.model)
+        yield Finished("completed")
+
+    async def models(self) -> Sequence[str]:
+        return self._listed
+
+    async def close(self) -> None:
+        self.closed_count += 1
+
+
+OPENAI = Named("openai", "gpt-4.1", "gpt-6", "whisper-1")
+LOCAL = Named("local", "llama3.2", "gpt-6")
+
+
+def a_registry() -> Registry:
+    return Registry(
+        [
+            Entry(OPENAI, models=("gpt-*", "o3"), aliases={"smart": "gpt-6"}),
+            Entry(LOCAL, models=("*",), aliases={"gpt-small": "llama3.2", "smart": "other"}),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider", "model"),
+    [
+        ("gpt-6", OPENAI, "gpt-6"),
+        ("o3", OPENAI, "o3"),
+        ("anything", LOCAL, "anything"),
+        ("smart", OPENAI, "gpt-6"),
+        ("gpt-small", LOCAL, "llama3.2"),
+    ],
+)
+def test_the_first_match_serves_and_aliases_go_first(asked: str, provider: Named, model: str) -> None:
+    route = a_registry().resolve(asked)
+    assert (route.provider, route.model) == (provider, model)
+
+
+@pytest.mark.parametrize("asked", ["x", "GPT-6", "", "gpt"])
+def test_an_unknown_model_is_refused_in_openais_words(asked: str) -> None:
+    registry = Registry([Entry(OPENAI, models=("gpt-*",))])
+    with pytest.raises(InvalidRequest) as raised:
+        registry.resolve(asked)
+    assert raised.value.envelope()["error"] == {
+        "message": f"The requested model '{asked}' does not exist.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+async def test_each_name_is_listed_once_with_the_provider_that_serves_it() -> None:
+    assert dict(await a_registry().names()) == {
+        "smart": "openai",
+        "gpt-small": "local",
+        "o3": "openai",
+        "gpt-4.1": "openai",
+        "gpt-6": "openai",
+        "llama3.2": "local",
+    }
+    assert len(await a_registry().names()) == 6
+
+
+async def test_closing_closes_every_provider() -> None:
+    first, second = Named("a"), Named("b")
+    await Registry([Entry(first, models=()), Entry(second, models=())]).close()
+    assert (first.closed_count, second.closed_count) == (1, 1)
