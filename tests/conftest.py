@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -19,18 +20,16 @@ EXTERNAL = "HOLDFAST_TEST_DATABASE_URL"
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+def postgres_url() -> Generator[str]:
     """A Postgres server for this worker."""
     if external := os.environ.get(EXTERNAL):  # noqa: TID251 - the test run's own knob
         yield external
         return
-    # Root's server runs as another user, who must be able to reach the folder.
-    base = tmp_path_factory.mktemp("postgres")
-    for folder in (base, *base.parents[:3]):
-        if folder.stat().st_uid == os.geteuid() and folder != Path(folder.anchor):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    with EmbeddedPostgres(base) as url:
-        yield url
+    with tempfile.TemporaryDirectory() as folder:
+        # Root's server runs as another user, who must be able to reach it.
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres(Path(folder) / "state", durable=False) as postgres:
+            yield postgres.url.replace("+asyncpg", "", 1)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ from typing import Self
 class LiveServer:
     """`holdfast api` on a free port of the loopback interface."""
 
-    def __init__(self, database_url: str, config: str = "", *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, database_url: str, config: str = "", *, environment: Mapping[str, str] | None = None
+    ) -> None:
         """`config` is TOML."""
         self._folder = tempfile.TemporaryDirectory()
         self._config = Path(self._folder.name) / "holdfast.toml"
@@ -42,7 +44,16 @@ class LiveServer:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "api", "--port", str(self.port), "--config", str(self._config)],
+                [
+                    sys.executable,
+                    "-m",
+                    "app.cli",
+                    "api",
+                    "--port",
+                    str(self.port),
+                    "--config",
+                    str(self._config),
+                ],
                 env=self._environment,
                 stdout=log,
                 stderr=log,

@@ -1,23 +1,19 @@
 """Check the body of a create and refuse it in OpenAI's words; what is accepted goes on exactly as sent."""
 
-from collections.abc import Callable, Mapping
-from re import findall, fullmatch, match
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from app.api.schemas import refusals
-from app.api.schemas.bounds import ID_TAIL, URL
 from app.api.schemas.create import CREATE, PARAMETERS
-from app.api.schemas.unions import MARK, REFUSED
+from app.api.schemas.wording import first_refusal
 from app.errors import InvalidRequest
 
 # `orjson` reads 1024 levels but writes 254, and a request is written inside a response inside an event.
 MAX_DEPTH = 200
 MAX_EDIT_DISTANCE = 2
-MAX_ERRORS = 1000
 
 _INVALID_JSON = (
     "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. "
@@ -32,18 +28,6 @@ _MOVED = {
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
-}
-
-# Accepted because the official clients know them; the live service does not list them.
-_UNLISTED = {"scale", "ultrafast"}
-
-_EXPECTED = {
-    "string_type": "a string",
-    "int_type": "an integer",
-    "float_type": "a decimal",
-    "bool_type": "a boolean",
-    "dict_type": "an object",
-    "list_type": "an array of objects",
 }
 
 
@@ -118,10 +102,7 @@ def check_shape(adapter: TypeAdapter[Any], params: Mapping[str, Any]) -> None:
     try:
         adapter.validate_python(params)
     except ValidationError as error:
-        # Listing errors takes microseconds for each, and a hostile body can hold millions.
-        if error.error_count() > MAX_ERRORS:
-            raise InvalidRequest("Invalid body: too many errors to tell one.", code="invalid_value") from None
-        raise _refusal(error.errors(include_url=False)[0]) from None
+        raise first_refusal(error) from None
 
 
 def _check_parameters(params: Mapping[str, Any]) -> None:
@@ -175,79 +156,3 @@ def _is_deeper(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _path(error: ErrorDetails) -> str:
-    """Write an error's place as OpenAI does, `input[0].content[0].text`, without the names of variants."""
-    path = ""
-    for part in error["loc"]:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not part.startswith(MARK):
-            path += f".{refusals.clip(part)}" if path else part
-    return path
-
-
-def _refusal(error: ErrorDetails) -> InvalidRequest:
-    """Word an error of pydantic's as OpenAI would have."""
-    kind, path, value, context = error["type"], _path(error), error["input"], error.get("ctx", {})
-    if kind == REFUSED:
-        return context["refuse"](value, path)
-    if kind in _EXPECTED:
-        return refusals.wrong_type(path, _EXPECTED[kind], value)
-    return _WORDINGS[kind](path, value, context)
-
-
-def _wrong_literal(path: str, value: Any, context: dict[str, Any]) -> InvalidRequest:
-    supported = [name for name in findall(r"'([^']*)'", context["expected"]) if name not in _UNLISTED]
-    if isinstance(value, str):
-        return refusals.wrong_value(path, value, supported)
-    return refusals.wrong_type(path, refusals.alternatives(supported), value)
-
-
-def _long_string(path: str, value: str, context: dict[str, Any]) -> InvalidRequest:
-    limit = context["max_length"]
-    key_place = f".{refusals.clip(value)}.[key]"
-    if path.endswith(key_place):
-        return refusals.long_property_name(path.removesuffix(key_place), value, limit)
-    return refusals.too_long(path, "string", len(value), limit)
-
-
-def _long_container(path: str, value: Any, context: dict[str, Any]) -> InvalidRequest:
-    if isinstance(value, dict):
-        return refusals.too_many_properties(path, len(value), context["max_length"])
-    return refusals.too_long(path, "array", len(value), context["max_length"])
-
-
-def _wrong_pattern(path: str, value: str, context: dict[str, Any]) -> InvalidRequest:
-    pattern: str = context["pattern"]
-    if pattern == URL:
-        return refusals.wrong_url(path)
-    if not pattern.endswith(ID_TAIL):
-        return refusals.wrong_pattern(path, pattern)
-    prefix = match(r"\^\(\?:(\w+)", pattern)
-    if prefix and fullmatch(ID_TAIL, value):
-        return refusals.wrong_id(path, value, f"begins with '{prefix[1]}'")
-    return refusals.wrong_id(
-        path,
-        value,
-        "contains letters, numbers, underscores, or dashes, but this value contained additional characters",
-    )
-
-
-_WORDINGS: dict[str, Callable[[str, Any, dict[str, Any]], InvalidRequest]] = {
-    "missing": lambda path, _, __: refusals.missing(path),
-    "extra_forbidden": lambda path, _, __: refusals.unknown(path),
-    "literal_error": _wrong_literal,
-    "string_too_short": lambda path, _, __: refusals.empty(path, "string"),
-    "string_too_long": _long_string,
-    "string_pattern_mismatch": _wrong_pattern,
-    "too_short": lambda path, _, __: refusals.empty(path, "array"),
-    "too_long": _long_container,
-    "greater_than_equal": lambda path, value, context: refusals.out_of_range(
-        path, value, context["ge"], is_minimum=True
-    ),
-    "less_than_equal": lambda path, value, context: refusals.out_of_range(
-        path, value, context["le"], is_minimum=False
-    ),
-}

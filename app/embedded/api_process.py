@@ -1,8 +1,10 @@
 """One API process: uvicorn on a socket that is already open.
 
-Run by itself, `python -m app.embedded.api_process LISTENER READY`, it takes two inherited descriptors:
-the listening socket, shared by all API processes, and a pipe that it writes a byte to when it serves.
-It holds the pipe open while it lives, so its parent sees the end of it as the end of the process.
+Run by itself, `python -m app.embedded.api_process LISTENER GO READY`, it takes inherited descriptors: the
+listening socket and a pipe that gives it a byte when it may serve, both shared by all API processes, and
+a pipe that it writes a byte to when it serves. It holds that one open while it lives, so its parent sees
+the end of it as the end of the process. Waiting to be let go, it loads the application: the greater part
+of a start, done while the database starts.
 """
 
 import contextlib
@@ -54,8 +56,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(listener: socket.socket, settings: Settings, on_ready: Callable[[], object]) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests end. A second SIGINT cuts them off."""
+def run(
+    listener: socket.socket,
+    settings: Settings,
+    *,
+    on_loaded: Callable[[], object] = lambda: None,
+    on_ready: Callable[[], object],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end. A second SIGINT cuts them off.
+
+    Args:
+        on_loaded: Called before anything is opened; the database may be missing until it returns.
+        on_ready: Called once requests are answered.
+    """
     config = uvicorn.Config(
         "app.main:from_environment",
         factory=True,
@@ -69,6 +82,8 @@ def run(listener: socket.socket, settings: Settings, on_ready: Callable[[], obje
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
     )
+    config.load()
+    on_loaded()
     # After its own shutdown uvicorn raises the signal again, for whoever handled it before. To have
     # been asked to stop is no failure, so that handler does nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,14 +92,18 @@ def run(listener: socket.socket, settings: Settings, on_ready: Callable[[], obje
 
 
 def main() -> None:
-    listener, ready = (int(argument) for argument in sys.argv[1:3])
+    listener, go, ready = (int(argument) for argument in sys.argv[1:4])
+
+    def on_loaded() -> None:
+        if not os.read(go, 1):
+            sys.exit("the parent is gone")
 
     def on_ready() -> None:
         # A parent that is gone will end us by other means.
         with contextlib.suppress(BrokenPipeError):
             os.write(ready, b"r")
 
-    run(socket.socket(fileno=listener), Settings.load(), on_ready)
+    run(socket.socket(fileno=listener), Settings.load(), on_loaded=on_loaded, on_ready=on_ready)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import select
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
 import structlog
@@ -18,13 +17,6 @@ KILL_AFTER_SECONDS = 10
 """Beyond the grace that running requests get: closing pools and the last commits."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Api:
-    process: Guarded
-    ready_fd: int
-    """Gives a byte when the process serves, and ends when it ends."""
 
 
 class ApiProcesses:
@@ -43,22 +35,33 @@ class ApiProcesses:
         self._count = count
         self._environment = environment
         self._stop = (("SIGTERM", grace_seconds + KILL_AFTER_SECONDS), ("SIGKILL", 5.0))
-        self._running: dict[int, _Api] = {}
+        # By the end of a pipe that gives a byte when the process serves, and ends when it ends.
+        self._running: dict[int, Guarded] = {}
+        # Each process takes one byte out of this pipe before it serves.
+        self._pipe = self._go, self._let_go = os.pipe()
 
     def __enter__(self) -> Self:
-        """Return once all of them serve."""
+        """Start all of them. They load, and wait to be let go."""
         try:
             for _ in range(self._count):
                 self._start()
-            for api in list(self._running.values()):
-                self._wait_until_ready(api)
         except BaseException:
-            self.stop()
+            self.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.close()
+
+    def serve(self) -> None:
+        """Let them go and return once all of them serve.
+
+        Raises:
+            CannotStart: one ended instead.
+        """
+        os.write(self._let_go, b"g" * self._count)
+        for ready_fd in self._running:
+            self._wait_until_ready(ready_fd)
 
     def watch(self, *others: int) -> None:
         """Replace what dies, until one of the descriptors `others` becomes readable.
@@ -73,39 +76,42 @@ class ApiProcesses:
             for ready_fd in ended:
                 self._replace(ready_fd)
 
-    def stop(self) -> None:
-        """Take no more connections, then let the running requests end. Idempotent."""
+    def close(self) -> None:
+        """Take no more connections, let the running requests end, stop the processes. Idempotent."""
         # Our own copy goes first: with it open, clients would queue for nobody.
         self._listener.close()
         try:
-            stop_all(api.process for api in self._running.values())
+            stop_all(self._running.values())
         finally:
-            for ready_fd in self._running:
-                os.close(ready_fd)
+            for descriptor in (*self._running, *self._pipe):
+                os.close(descriptor)
             self._running.clear()
+            self._pipe = ()
 
-    def _start(self) -> _Api:
+    def _start(self) -> int:
         ready_fd, serves = os.pipe()
         listener = self._listener.fileno()
         process = Guarded(
-            [sys.executable, "-m", api_process.__name__, str(listener), str(serves)],
+            [sys.executable, "-m", api_process.__name__, str(listener), str(self._go), str(serves)],
             stop=self._stop,
             abandon=(("SIGKILL", 5.0),),
-            pass_fds=(listener, serves),
+            pass_fds=(listener, self._go, serves),
             environment=self._environment,
         )
         os.close(serves)
-        self._running[ready_fd] = api = _Api(process, ready_fd)
-        return api
+        self._running[ready_fd] = process
+        return ready_fd
 
-    def _wait_until_ready(self, api: _Api) -> None:
-        if not os.read(api.ready_fd, 1):
+    def _wait_until_ready(self, ready_fd: int) -> None:
+        if not os.read(ready_fd, 1):
             raise CannotStart("the API did not start; the lines above say why")
 
     def _replace(self, ready_fd: int) -> None:
         dead = self._running.pop(ready_fd)
         os.close(ready_fd)
-        log.error("api.died", exit_code=dead.process.wait())
-        dead.process.close()
-        self._wait_until_ready(self._start())
+        log.error("api.died", exit_code=dead.wait())
+        dead.close()
+        replacement = self._start()
+        os.write(self._let_go, b"g")
+        self._wait_until_ready(replacement)
         log.info("api.replaced")

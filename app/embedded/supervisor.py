@@ -3,7 +3,7 @@
 import signal
 import socket
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from app.embedded.api_process import listen
@@ -35,19 +35,13 @@ def stoppable() -> Generator[None]:
 
 
 @contextmanager
-def database(settings: Settings) -> Generator[tuple[str, list[int]]]:
-    """The URL of the configured database, or of an embedded one for as long as the block lasts.
-
-    The second value is what to watch: it becomes readable when an embedded database has ended.
-    """
+def embedded(settings: Settings) -> Generator[EmbeddedPostgres | None]:
+    """The embedded Postgres, yet to be started and ours alone; None where another one is configured."""
     if settings.database_url:
-        yield settings.database_url.get_secret_value(), []
+        yield None
         return
-    with (
-        only_one(settings.state_dir),
-        EmbeddedPostgres(settings.state_dir, bin_dir=settings.embedded_postgres_bin) as postgres,
-    ):
-        yield postgres.url, [postgres.ended_fd]
+    with only_one(settings.state_dir):
+        yield EmbeddedPostgres(settings.state_dir, bin_dir=settings.embedded_postgres_bin)
 
 
 def serve(
@@ -71,11 +65,18 @@ def serve(
     Raises:
         CannotStart: something is in the way, or died and could not be replaced.
     """
-    with stoppable(), closing(listen(host, port)) as listener, database(settings) as (url, watched):
-        migrate(url)
-        with _apis(listener, workers, settings, config, url) as apis:
+    with stoppable(), closing(listen(host, port)) as listener, embedded(settings) as postgres:
+        url = postgres.url if postgres else _url(settings)
+        # The API loads while the database starts. It is closed first all the same: it runs on it.
+        with (
+            _apis(listener, workers, settings, config, url) as apis,
+            postgres or nullcontext(),
+            closing(apis),
+        ):
+            migrate(url)
+            apis.serve()
             on_ready(listener.getsockname()[1])
-            apis.watch(*watched)
+            apis.watch(*([postgres.ended_fd] if postgres else []))
             raise CannotStart(f"Postgres has ended; {settings.state_dir / 'postgres.log'} says why")
 
 
@@ -89,14 +90,18 @@ def serve_api(
     on_ready: Callable[[int], None],
 ) -> None:
     """Run several API processes on a database that others look after, until a signal comes."""
-    url = settings.database_url.get_secret_value() if settings.database_url else ""
     with (
         stoppable(),
         closing(listen(host, port)) as listener,
-        _apis(listener, workers, settings, config, url) as apis,
+        _apis(listener, workers, settings, config, _url(settings)) as apis,
     ):
+        apis.serve()
         on_ready(listener.getsockname()[1])
         apis.watch()
+
+
+def _url(settings: Settings) -> str:
+    return settings.database_url.get_secret_value() if settings.database_url else ""
 
 
 def _apis(

@@ -259,10 +259,10 @@ def test_an_unknown_parameter_is_refused(fragment: dict[str, Any], path: str) ->
         ("stop", "'store'"),
         ("sto", "'store'"),
         ("stre", "'store' or 'stream'"),
-        ("strem", "'stream' or 'store'"),
+        ("strem", "'stream' or 'store'"),  # codespell:ignore strem
         ("tool", "'tools'"),
         ("usr", "'user'"),
-        ("inclde", "'include'"),
+        ("inclde", "'include'"),  # codespell:ignore inclde
     ],
 )
 def test_an_unknown_parameter_near_known_ones_suggests_them_nearest_first(name: str, hint: str) -> None:
@@ -270,7 +270,7 @@ def test_an_unknown_parameter_near_known_ones_suggests_them_nearest_first(name: 
     assert refuse({name: 1}) == ("unknown_parameter", name, message)
 
 
-@pytest.mark.parametrize("name", ["st", "inpu", "modell"])
+@pytest.mark.parametrize("name", ["st", "inpu", "modell"])  # codespell:ignore inpu,modell
 def test_neither_a_far_parameter_nor_one_already_sent_is_suggested(name: str) -> None:
     assert refuse({name: 1}) == ("unknown_parameter", name, f"Unknown parameter: '{name}'.")
 

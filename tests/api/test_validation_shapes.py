@@ -413,7 +413,7 @@ shaped = st.recursive(
 
 
 @given(st.dictionaries(words, shaped, max_size=8) | json_values)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_body_raises_anything_but_a_service_error(value: Any) -> None:
     whole = {"model": "m", "input": "hi"} | value if isinstance(value, dict) else value
     error = outcome(orjson.dumps(whole))

@@ -231,7 +231,7 @@ class TestErrors:
             ({"previous_response_id": UNKNOWN}, "previous_response_not_found", "previous_response_id"),
             ({"max_output_tokens": 1}, "integer_below_min_value", "max_output_tokens"),
             ({"truncation": "sometimes"}, "invalid_value", "truncation"),
-            ({"tempature": 1}, "unknown_parameter", "tempature"),
+            ({"bogus": 1}, "unknown_parameter", "bogus"),
             ({"input": "::dance"}, "invalid_value", "input"),
             ({"tools": [{"type": "local_shell"}]}, "unsupported_parameter", "tools[0].type"),
         ],

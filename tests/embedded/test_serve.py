@@ -143,7 +143,8 @@ def test_the_api_alone_serves_in_one_process_and_ends_in_peace(used_state_dir: P
                 assert process.stdout
                 assert process.stdout.readline().startswith(("The database is at", "Holdfast 0.1.0 on"))
                 assert not descendants(process.pid)
-                process.send_signal(signal.SIGTERM) if command[0] == "api" else None
+                if command[0] == "api":
+                    process.send_signal(signal.SIGTERM)
                 assert process.wait(10) == 0
 
 

@@ -9,7 +9,16 @@ import pytest
 from app.errors import UpstreamError
 from app.providers.base import Delta, ItemStarted, Started, TextDelta
 from tests.providers.outcome import Outcome, outcome_of
-from tests.providers.subjects import ADAPTERS, SUBJECTS, Subject, a_context, connected, playing, recorded
+from tests.providers.subjects import (
+    ADAPTERS,
+    BY_NAME,
+    SUBJECTS,
+    Subject,
+    a_context,
+    connected,
+    playing,
+    recorded,
+)
 from tests.providers.wire import Answer, json_answer, unused_url
 
 
@@ -170,6 +179,13 @@ async def test_nobody_listening_is_a_bad_gateway(subject: Subject) -> None:
     assert (error.status, error.message) == (502, "The model provider could not be reached.")
 
 
+@every_adapter
+async def test_silence_before_the_answer_is_a_timeout_and_not_tried_again(subject: Subject) -> None:
+    async with playing(subject, Answer(ending="mute"), timeout_seconds=0.05) as (provider, upstream):
+        error = await failure_of(provider.stream(a_context()))
+    assert (error.status, len(upstream.requests)) == (504, 1)
+
+
 @pytest.mark.parametrize("is_streamed", [True, False])
 @every_adapter
 async def test_silence_is_a_timeout(subject: Subject, *, is_streamed: bool) -> None:
@@ -204,12 +220,21 @@ async def test_cancelling_the_reader_hangs_up_on_the_upstream(subject: Subject) 
         await asyncio.wait_for(upstream.hung_up.wait(), 1)
 
 
+@pytest.mark.parametrize("ending", ["whole", "late"])
 @every_adapter
-async def test_a_finished_answer_gives_its_connection_back(subject: Subject) -> None:
-    async with playing(subject, subject.answer("text")) as (provider, upstream):
+async def test_a_finished_answer_gives_its_connection_back(subject: Subject, ending: str) -> None:
+    async with playing(subject, subject.answer("text", ending=ending)) as (provider, upstream):
         for _ in range(3):
             check_text(await outcome_of(provider.stream(a_context())))
     assert (upstream.connections, len(upstream.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["openai_responses", "openrouter_chat"])
+async def test_a_finished_answer_does_not_wait_for_the_upstream_to_end_it(name: str) -> None:
+    subject = BY_NAME[name]
+    async with playing(subject, subject.answer("text", ending="stall")) as (provider, upstream):
+        check_text(await asyncio.wait_for(outcome_of(provider.stream(a_context())), 1))
+        await asyncio.wait_for(upstream.hung_up.wait(), 1)
 
 
 @every_adapter

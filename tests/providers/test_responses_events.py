@@ -152,6 +152,11 @@ def test_items_that_only_the_last_event_names_are_reported() -> None:
     }
 
 
+def test_an_item_that_nobody_ends_ends_with_the_answer() -> None:
+    (message,) = heard(CREATED, event("output_text.delta", delta="Hi"), completed()).in_order
+    assert (message.is_finished, message.said) == (True, [("output_text", "Hi")])
+
+
 def test_only_what_the_upstream_decided_is_echoed() -> None:
     outcome = heard(
         CREATED,

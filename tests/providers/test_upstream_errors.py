@@ -100,6 +100,21 @@ async def test_every_other_failure_is_told_in_our_words(answer: Answer, status: 
         assert word not in error.message
 
 
+async def test_a_redirect_is_not_followed() -> None:
+    async with playing(RESPONSES, Answer(status=302, headers={"location": "/v1/elsewhere"})) as (
+        provider,
+        upstream,
+    ):
+        with pytest.raises(UpstreamError):
+            await outcome_of(provider.stream(a_context()))
+    assert len(upstream.requests) == 1
+
+
+async def test_an_error_whose_words_are_cut_off_is_still_an_error() -> None:
+    error = await failure_of(Answer(b'{"error":{"mess', status=401, ending="drop", framing="length"))
+    assert error.message == "The upstream refused this server's credentials."
+
+
 async def test_a_router_may_report_its_failure_with_status_200() -> None:
     answer = json_answer({"error": {"message": "provider returned an error", "code": 502}})
     error = await failure_of(answer, is_streamed=False)

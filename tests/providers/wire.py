@@ -20,8 +20,11 @@ class Answer:
     framing: Literal["chunked", "length", "close"] = "chunked"
     piece_bytes: int | None = None
     """Send the body in pieces of this size, each in a packet of its own."""
-    ending: Literal["whole", "drop", "stall", "reset"] = "whole"
-    """`drop` closes before the end is marked, `stall` stays silent, `reset` never answers at all."""
+    ending: Literal["whole", "late", "drop", "stall", "mute", "reset"] = "whole"
+    """`late` marks the end a moment later, `drop` closes before it, `stall` falls silent there.
+
+    `mute` is silent from the start, and `reset` hangs up instead of answering.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Wire:
         """Say one answer; whether the connection may be used again."""
         if answer.ending == "reset":
             return False
+        if answer.ending == "mute":
+            return await self._wait(reader)
         writer.write(_head(answer))
         for piece in _pieces(answer):
             writer.write(piece)
@@ -95,14 +100,20 @@ class Wire:
         await writer.drain()
         self.answered.set()
         if answer.ending == "stall":
-            await reader.read()
-            self.hung_up.set()
-            return False
+            return await self._wait(reader)
         if answer.ending == "drop" or answer.framing == "close":
             return False
+        if answer.ending == "late":
+            await asyncio.sleep(0.005)
         if answer.framing == "chunked":
             writer.write(b"0\r\n\r\n")
         return True
+
+    async def _wait(self, reader: asyncio.StreamReader) -> bool:
+        """Say nothing until the client hangs up."""
+        await reader.read()
+        self.hung_up.set()
+        return False
 
 
 @asynccontextmanager

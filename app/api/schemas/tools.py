@@ -68,7 +68,7 @@ class ToolSearchTool(TypedDict, total=False):
 
 
 class Comparison(TypedDict):
-    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]  # codespell:ignore nin
     key: str
     value: Annotated[
         str | float | bool | list[Annotated[str | float, OneOf("one of a string or a decimal")]],

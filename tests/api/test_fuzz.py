@@ -1,0 +1,115 @@
+"""Whatever a client sends: never a 5xx, always the envelope, and a 200 can be read again.
+
+The examples are the same in every run. For a longer hunt, with new ones each time:
+
+    HOLDFAST_TEST_FUZZ_EXAMPLES=20000 pytest tests/api/test_fuzz.py
+"""
+
+from typing import Any
+
+import httpx2
+import orjson
+import schemathesis.openapi
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.domain.gates import INCLUDES
+from app.main import create_app
+from app.settings import Settings, environment
+from tests.api import bodies
+
+WANTED = environment().get("HOLDFAST_TEST_FUZZ_EXAMPLES")
+fuzzed = settings(
+    max_examples=int(WANTED or 150),
+    derandomize=WANTED is None,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+DOCUMENTED = schemathesis.openapi.from_dict(create_app(Settings()).openapi())["/v1/responses"]["POST"]
+
+
+@fuzzed
+@given(case=DOCUMENTED.as_strategy())
+def test_bodies_that_the_documentation_allows(api: httpx2.Client, case: Any) -> None:
+    check(api, bodies.encode(case.body | {"model": "offline"}))
+
+
+@fuzzed
+@given(body=bodies.valid())
+def test_valid_bodies(api: httpx2.Client, body: dict[str, Any]) -> None:
+    check(api, bodies.encode(body))
+
+
+@fuzzed
+@given(body=bodies.mutated(), is_ascii=st.booleans())
+def test_bodies_with_something_wrong_in_them(
+    api: httpx2.Client, body: dict[str, Any], *, is_ascii: bool
+) -> None:
+    check(api, bodies.encode(body, is_ascii=is_ascii))
+
+
+@fuzzed
+@given(body=bodies.mangled() | st.binary(max_size=40) | bodies.ANYTHING.map(bodies.encode))
+def test_bytes_that_are_hardly_a_body(api: httpx2.Client, body: bytes) -> None:
+    check(api, body)
+
+
+@fuzzed
+@given(
+    path=st.sampled_from(
+        ["/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items", "/v1/models/{id}"]
+    ),
+    name=bodies.TEXT | bodies.IDS,
+    query=st.dictionaries(
+        st.sampled_from(["limit", "order", "after", "model", "include", "include[]", "stream"]),
+        bodies.TEXT | bodies.IDS,
+    ),
+)
+def test_paths_and_queries(api: httpx2.Client, path: str, name: str, query: dict[str, str]) -> None:
+    pairs = "&".join(f"{quote(key)}={quote(value)}" for key, value in query.items())
+    check_answer(api.get(f"{path.replace('{id}', quote(name))}?{pairs}"))
+
+
+def quote(name: str) -> str:
+    """Every byte escaped, so that nothing of it is taken for the syntax of a URL."""
+    return "".join(f"%{byte:02x}" for byte in name.encode(errors="surrogatepass"))
+
+
+def check(api: httpx2.Client, body: bytes) -> None:
+    answer = api.post("/v1/responses", content=body, headers={"content-type": "application/json"})
+    check_answer(answer)
+    if answer.status_code == 200:
+        check_kept(api, answer)
+
+
+def check_answer(answer: httpx2.Response) -> None:
+    """Fine, or refused in the envelope."""
+    assert answer.status_code in {200, 400, 404}, answer.text
+    assert answer.headers["x-request-id"].startswith("req_")
+    if answer.status_code != 200:
+        error = answer.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert error["type"] == "invalid_request_error"
+        assert error["message"]
+
+
+def check_kept(api: httpx2.Client, answer: httpx2.Response) -> None:
+    """The response and what it was given can be read, just as they were answered."""
+    said = outcome(answer)
+    read = api.get(f"/v1/responses/{said['id']}", params={"include": sorted(INCLUDES)})
+    if said["store"] is False:
+        assert read.status_code == 404
+        return
+    assert orjson.loads(read.content) == said
+    items = api.get(f"/v1/responses/{said['id']}/input_items")
+    assert items.status_code == 200, items.text
+
+
+def outcome(answer: httpx2.Response) -> dict[str, Any]:
+    """The response object, out of the last event of a stream."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return orjson.loads(answer.content)
+    last = answer.content.removesuffix(b"data: [DONE]\n\n").rstrip(b"\n").rpartition(b"data: ")[2]
+    return orjson.loads(last)["response"]
