@@ -9,6 +9,8 @@ ServiceError                      never raised itself; carries type, code, param
 │  └─ RateLimited          429    with retry_after_seconds
 ├─ UpstreamError           4xx/5xx  a provider failed; the provider's words are kept for the log
 └─ Unavailable             503    our own dependency is down; retry_after_seconds
+
+LeaseLost                         control flow of background runs; never rendered
 """
 
 from dataclasses import dataclass
@@ -125,3 +127,7 @@ class UpstreamError(ServiceError):
                 "code": self.code,
             }
         }
+
+
+class LeaseLost(Exception):
+    """The response was cancelled or given to another attempt: this one may write nothing more."""

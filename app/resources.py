@@ -9,6 +9,7 @@ import aiohttp
 import structlog
 
 from app.errors import ServiceError
+from app.generation.background import Background, Policy, open_background
 from app.generation.engine import SHUTDOWN
 from app.providers.base import Provider
 from app.providers.offline import Offline
@@ -19,6 +20,9 @@ from app.providers.upstream import Upstream, open_session
 from app.settings import Settings
 from app.settings import Upstream as UpstreamSettings
 from app.store.db import Database
+from app.store.events import CHANNEL
+from app.store.notifications import Notifications
+from app.wakeups import Bell
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -31,11 +35,32 @@ CLOSING_SECONDS = 10.0
 class Resources:
     """What a process shares between requests. `open_resources` makes and closes it."""
 
-    def __init__(self, settings: Settings, db: Database, registry: Registry) -> None:
+    def __init__(self, settings: Settings, db: Database, registry: Registry, bell: Bell | None) -> None:
         self.settings = settings
         self.db = db
         self.registry = registry
+        self.bell = bell
+        self._url = _url(settings)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._notifications = Notifications(self._url, CHANNEL)
+
+    @property
+    def notifications(self) -> Notifications:
+        """What followers wait for; the connection behind it is opened for the first of them."""
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.ensure_future(self._notifications.run())
+        return self._notifications
+
+    async def ring(self, response_id: str) -> None:
+        """Wake a worker. Losing the bell costs time, never work."""
+        if self.bell:
+            await self.bell.ring(response_id)
+
+    async def stop_listening(self) -> None:
+        if self._listening:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
 
     def spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run beside the request, kept from the garbage collector until it ends."""
@@ -71,24 +96,52 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    if settings.database_url is None:
-        raise ValueError("database_url is not set")
     db = await Database.connect(
-        settings.database_url.get_secret_value(),
+        _url(settings),
         size=settings.pool_size,
         statement_cache=settings.statement_cache,
     )
     try:
         async with open_session() as session:
             registry = Registry([_entry(upstream, session) for upstream in settings.effective_upstreams])
-            resources = Resources(settings, db, registry)
+            bell = Bell(settings.broker_url.get_secret_value()) if settings.broker_url else None
+            resources = Resources(settings, db, registry, bell)
             try:
                 yield resources
             finally:
                 await resources.drain(0)
+                await resources.stop_listening()
                 await registry.close()
+                if bell:
+                    await bell.close()
     finally:
         await db.close()
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncGenerator[tuple[Resources, Background]]:
+    """What a worker process needs: the same handles, and the background work on them."""
+    policy = Policy(
+        lease_seconds=settings.lease_seconds,
+        max_attempts=settings.max_attempts,
+        rerun=settings.rerun,
+        max_run_seconds=settings.max_run_seconds,
+        event_retention_seconds=settings.event_retention_seconds,
+        ephemeral_result_seconds=settings.ephemeral_result_seconds,
+        queued_too_long_seconds=settings.queued_too_long_seconds,
+        pads=settings.stream_obfuscation,
+    )
+    async with (
+        open_resources(settings) as resources,
+        open_background(resources.db, resources.registry, policy, _url(settings)) as background,
+    ):
+        yield resources, background
+
+
+def _url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise ValueError("database_url is not set")
+    return settings.database_url.get_secret_value()
 
 
 def _entry(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Entry:

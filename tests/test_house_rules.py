@@ -53,7 +53,7 @@ def test_status_is_written_in_one_file() -> None:
         and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id) in {"values", "_insert"}
         and any(keyword.arg == "status" for keyword in node.keywords)
     ]
-    assert set(writers) <= {"app/store/responses.py"}
+    assert set(writers) <= {"app/store/lifecycle.py"}
 
 
 def test_no_table_has_relationships() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
 from fastapi import Request, Response
@@ -19,23 +20,32 @@ from app.domain.events import Event
 from app.domain.items import normalise
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
+from app.domain.tools import secret_place
 from app.errors import InvalidRequest
 from app.generation import engine
-from app.generation.accept import accept
+from app.generation.accept import Accepted, accept
 from app.generation.composer import Composer
 from app.generation.feed import Feed
+from app.generation.follow import follow
+from app.generation.keeping import NewRow
+from app.generation.queueing import enqueue
+from app.providers.registry import Route
 from app.resources import Resources
 
 
 async def create(request: Request, caller: Caller, it: Resources) -> Response:
     """Answer one create request, streamed or not; nothing is stored unless a generation began."""
     body = await read_body(request, it.settings.max_body_bytes)
-    run = await _prepare(parse_create(body, default_model=it.settings.default_model), caller, it)
+    params = parse_create(body, default_model=it.settings.default_model)
+    accepted, route = await _accept(params, caller, it)
+    if accepted.draft.is_background:
+        return await _in_background(accepted, caller, it)
+    run = _foreground(accepted, route, caller, it)
     task = it.spawn(engine.run(run))
     if it.settings.foreground_on_disconnect == "cancel":
         watcher = it.spawn(_cancel_on_hang_up(request.receive, task))
         task.add_done_callback(lambda _: watcher.cancel())
-    return await (_stream(run.feed, task, it) if run.feed else _json(task))
+    return await (_stream(run.listener, task, it) if isinstance(run.listener, Feed) else _json(task))
 
 
 def to_draft(params: Mapping[str, Any]) -> Draft:
@@ -50,19 +60,22 @@ def to_draft(params: Mapping[str, Any]) -> Draft:
     )
 
 
-async def _prepare(params: Mapping[str, Any], caller: Caller, it: Resources) -> engine.Run:
+async def _accept(params: Mapping[str, Any], caller: Caller, it: Resources) -> tuple[Accepted, Route]:
     """Check in the documented order: shape, state, then what the model's upstream can carry."""
-    _refuse_unsupported(params)
+    _refuse_unsupported(params, it)
     draft = to_draft(params)
     check_state(params)
     route = it.registry.resolve(draft.model)
     accepted = await accept(it.db, caller, draft)
     check_not_empty(params)
+    route.provider.refuse(accepted.draft.params, accepted.draft.input.items)
+    return accepted, route
+
+
+def _foreground(accepted: Accepted, route: Route, caller: Caller, it: Resources) -> engine.Run:
     draft = accepted.draft
-    route.provider.refuse(draft.params, draft.input.items)
+    feed = Feed() if draft.is_streamed else None
     return engine.Run(
-        db=it.db,
-        caller=caller,
         provider=route.provider,
         accepted=accepted,
         context=Context(
@@ -71,20 +84,53 @@ async def _prepare(params: Mapping[str, Any], caller: Caller, it: Resources) -> 
             params=draft.params,
             is_streamed=draft.is_streamed,
         ),
-        feed=Feed() if draft.is_streamed else None,
-        pads=_pads(draft, it),
+        composer=Composer(draft, is_heard=feed is not None, pads=_pads(draft, it)),
+        keeper=NewRow(it.db, caller, accepted, route.provider.name),
+        listener=feed,
         max_run_seconds=it.settings.max_run_seconds,
     )
 
 
-def _refuse_unsupported(params: Mapping[str, Any]) -> None:
-    for name in ("background", "conversation"):
-        if params.get(name):
-            raise InvalidRequest(
-                f"Unsupported parameter: '{name}' is not supported by this server.",
-                code="unsupported_parameter",
-                param=name,
-            )
+async def _in_background(accepted: Accepted, caller: Caller, it: Resources) -> Response:
+    """Queue, commit, ring, answer. A broker that is down costs only time: the row is the queue."""
+    draft = accepted.draft
+    queued = await enqueue(it.db, caller, accepted, max_queued=it.settings.max_queued)
+    await it.ring(ids.response_id(draft.id))
+    if not draft.is_streamed:
+        return Response(queued.body, media_type="application/json")
+    return follow_stream(draft.id, caller, it, after=-1, is_padded=True)
+
+
+def follow_stream(
+    response_id: UUID, caller: Caller, it: Resources, *, after: int, is_padded: bool
+) -> Response:
+    """A stream of everything beyond `after`, from any process, for any number of followers."""
+    followed = follow(
+        it.db,
+        caller,
+        it.notifications,
+        response_id,
+        after=after,
+        is_padded=is_padded,
+        poll_seconds=min(it.settings.follow_poll_seconds, it.settings.keepalive_seconds),
+    )
+    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), stops_on_hang_up=True)
+
+
+def _refuse_unsupported(params: Mapping[str, Any], it: Resources) -> None:
+    if params.get("conversation"):
+        raise _unsupported("conversation", "is not supported by this server")
+    if params.get("background"):
+        if it.bell is None:
+            raise _unsupported("background", "needs a broker, and this server has none")
+        if place := secret_place(params.get("tools") or ()):
+            raise _unsupported(place, "cannot be kept for a background response, because it is a secret")
+
+
+def _unsupported(param: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Unsupported parameter: '{param}' {reason}.", code="unsupported_parameter", param=param
+    )
 
 
 def _pads(draft: Draft, it: Resources) -> bool:

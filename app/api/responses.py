@@ -4,17 +4,21 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from app import ids
 from app.api import openapi, pages
-from app.api.create import create
+from app.api.create import create, follow_stream
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.domain.gates import Gated, allowed, hide
 from app.domain.items import join, split
+from app.domain.jobs import Mode
+from app.domain.response import TERMINAL, Status
 from app.domain.turn import with_output, without_output
-from app.errors import InvalidRequest, NotFound
-from app.store import lineage, responses
+from app.errors import Conflict, InvalidRequest, NotFound
+from app.generation.cancel import cancel
+from app.store import attempts, lifecycle, lineage, responses
 from app.store.responses import StoredResponse
 
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
@@ -60,17 +64,23 @@ async def get_response(
     caller: CallerDep,
     it: ResourcesDep,
     include: IncludeDep,
-    stream: Annotated[bool, Query(description="Replay the events of a background response.")] = False,
+    stream: Annotated[bool, Query(description="Follow the events of a background response.")] = False,
+    starting_after: Annotated[int | None, Query(description="Only events beyond this number.")] = None,
+    include_obfuscation: Annotated[bool, Query(description="Show the padding of deltas.")] = True,
 ) -> Response:
-    """Read a stored response, exactly as `create` answered it."""
+    """Read a stored response, exactly as `create` answered it, or follow its events.
+
+    A stream begins after `starting_after`, has the same bytes as the first one had, and goes on live
+    until the response has ended. Any number of readers may follow, in any process.
+    """
     stored = await _read(response_id, caller, it)
     if stream:
-        raise InvalidRequest(
-            "This response cannot be streamed because it was not created with background=true.",
-            param="stream",
-        )
+        _check_streamable(stored)
+        after = -1 if starting_after is None else starting_after
+        return follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
     output = _shown(stored.output_blob, stored.output_gated, include)
-    return Response(with_output(stored.body, output), media_type="application/json")
+    body = stored.body if stored.status is Status.CANCELLED else with_output(stored.body, output)
+    return Response(body, media_type="application/json")
 
 
 @router.delete("/{response_id}", **openapi.DELETE)
@@ -78,10 +88,33 @@ async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep)
     """Delete a stored response. It cannot be read or continued any more; its descendants can."""
     key = _parse(response_id)
     async with it.db.begin(caller) as tx:
-        is_deleted = key is not None and await responses.delete(tx, key)
-    if not is_deleted:
-        raise _not_found(response_id)
+        row = await lifecycle.lock(tx, key) if key else None
+        if key is None or row is None:
+            raise _not_found(response_id)
+        if row["status"] not in TERMINAL:
+            raise Conflict("Cannot delete an in-flight response.")
+        await responses.delete(tx, key)
     return {"id": response_id, "object": "response", "deleted": True}
+
+
+@router.post("/{response_id}/cancel", **openapi.CANCEL)
+async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
+    """Cancel a background response. The answer is final: no completion can follow it."""
+    key = _parse(response_id)
+    ttl_seconds = it.settings.ephemeral_result_seconds
+    if key is None or not await cancel(it.db, caller, key, ttl_seconds=ttl_seconds):
+        raise _not_found(response_id)
+    stored = await _read(response_id, caller, it)
+    return Response(stored.json(), media_type="application/json")
+
+
+@router.get("/{response_id}/attempts", **openapi.ATTEMPTS)
+async def list_attempts(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
+    """List who tried to generate a background response, and how each attempt ended. An extension of ours."""
+    stored = await _read(response_id, caller, it)
+    async with it.db.read(caller) as tx:
+        found = await attempts.list_of(tx, stored.id)
+    return Response(orjson.dumps({"object": "list", "data": found}), media_type="application/json")
 
 
 @router.get("/{response_id}/input_items", **openapi.INPUT_ITEMS)
@@ -128,6 +161,16 @@ def _shown(blob: bytes, gated: Gated, include: frozenset[str]) -> bytes:
     if not gated & ~allowed(include):
         return blob
     return join(hide(split(blob), include))
+
+
+def _check_streamable(stored: StoredResponse) -> None:
+    """Only what was created with both flags has events to follow (surface notes §8.6)."""
+    for mode, flag in ((Mode.BACKGROUND, "background"), (Mode.STREAMED, "stream")):
+        if mode not in stored.mode:
+            raise InvalidRequest(
+                f"This response cannot be streamed because it was not created with {flag}=true.",
+                param="stream",
+            )
 
 
 def _parse(response_id: str) -> UUID | None:

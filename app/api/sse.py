@@ -6,6 +6,7 @@ is written at once: on one core that is worth six times any encoder.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,7 +26,7 @@ HEADERS = {
 
 
 def encode(events: Sequence[Event]) -> bytes:
-    return b"".join(b"event: %s\ndata: %s\n\n" % (event.type.encode(), event.data) for event in events)
+    return b"".join(event.frame for event in events)
 
 
 class EventStream(Response):
@@ -34,16 +35,43 @@ class EventStream(Response):
     Starlette's own would listen for that too, and stop reading a feed that has to be read to its end.
     """
 
-    def __init__(self, body: AsyncGenerator[bytes]) -> None:
+    def __init__(self, body: AsyncGenerator[bytes], *, stops_on_hang_up: bool = False) -> None:
+        """`stops_on_hang_up` is for streams that nobody else stops: a follower reads only for its client."""
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._frames = body
+        self._stops_on_hang_up = stops_on_hang_up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        if not self._stops_on_hang_up:
+            await self._send(send)
+            return
+        async with asyncio.TaskGroup() as group:
+            sender = group.create_task(self._send(send))
+            watcher = group.create_task(_cancel_when_gone(receive, sender))
+            sender.add_done_callback(lambda _: watcher.cancel())
+
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for frame in self._frames:
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        async with aclosing(self._frames) as frames:
+            async for frame in frames:
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _cancel_when_gone(receive: Receive, task: asyncio.Task[None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+async def replay(followed: AsyncGenerator[bytes], *, sends_done: bool) -> AsyncGenerator[bytes]:
+    """The body of a followed stream: its frames, with a comment where there was nothing to say."""
+    async with aclosing(followed) as batches:
+        async for batch in batches:
+            yield batch or KEEP_ALIVE
+    if sends_done:
+        yield DONE
 
 
 async def frames(

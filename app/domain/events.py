@@ -4,7 +4,10 @@ An event's JSON is made once, by the composer. What is stored, what is streamed 
 are the same bytes (law L1).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from app.domain.response import Status
 
 TERMINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
 """Exactly one of these ends a stream, and nothing follows it (reference: "Streaming events")."""
@@ -17,3 +20,24 @@ class Event(NamedTuple):
     sequence_number: int
     data: bytes
     """The JSON object of the `data:` line."""
+
+    @property
+    def frame(self) -> bytes:
+        """The event on the wire: LF only, one `data:` line, no `id:` (surface notes §8.1)."""
+        return b"event: %s\ndata: %s\n\n" % (self.type.encode(), self.data)
+
+
+_TERMINAL: Mapping[Status, str] = {
+    Status.COMPLETED: "response.completed",
+    Status.INCOMPLETE: "response.incomplete",
+    Status.FAILED: "response.failed",
+    # There is no event of its own; the response inside says `cancelled` (behaviour 84).
+    Status.CANCELLED: "response.failed",
+}
+
+
+def terminal_event(status: Status, sequence_number: int, response: bytes) -> Event:
+    """The one event that ends a stream. It follows from the stored response alone, live or replayed."""
+    kind = _TERMINAL[status]
+    data = b'{"type":"%s","sequence_number":%d,"response":%s}' % (kind.encode(), sequence_number, response)
+    return Event(kind, sequence_number, data)

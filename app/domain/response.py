@@ -33,7 +33,10 @@ CHAINABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 """A response in any other state cannot be a `previous_response_id` (behaviours 13-15)."""
 
 TRANSITIONS: Mapping[Status | None, frozenset[Status]] = {
-    None: TERMINAL,  # a foreground response has no row before its end
+    None: TERMINAL | {Status.QUEUED},  # a foreground response has no row before its end
+    Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.CANCELLED}),
+    # Back to queued only if nothing of the attempt was shown (decision 11).
+    Status.IN_PROGRESS: TERMINAL | {Status.QUEUED},
 }
 """From where to where a stored status may go; None is "no row yet"."""
 
@@ -54,6 +57,10 @@ class Draft:
     @property
     def is_stored(self) -> bool:
         return self.params.get("store") is not False
+
+    @property
+    def is_background(self) -> bool:
+        return self.params.get("background") is True
 
     @property
     def is_streamed(self) -> bool:

@@ -55,6 +55,12 @@ def secret_in(tool: Mapping[str, Any]) -> str | None:
     return None
 
 
+def secret_place(tools: Sequence[Mapping[str, Any]]) -> str | None:
+    """The path of the first secret among a request's tools."""
+    found = ((index, secret_in(tool)) for index, tool in enumerate(tools))
+    return next((f"tools[{index}].{path}" for index, path in found if path), None)
+
+
 def _filled(tool: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults stand where the tool has nothing or null; their order comes first."""
     return {

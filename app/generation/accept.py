@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -11,7 +12,7 @@ from app.domain import calls
 from app.domain.items import references, resolve
 from app.domain.response import CHAINABLE, Draft
 from app.domain.tenancy import Caller
-from app.domain.turn import Ancestry, Continuation
+from app.domain.turn import Ancestry, Continuation, Place
 from app.errors import InvalidRequest
 from app.store import items as stored_items
 from app.store import lineage
@@ -24,6 +25,15 @@ class Accepted:
 
     draft: Draft
     ancestry: Ancestry | None
+
+    @property
+    def parent(self) -> UUID | None:
+        return self.ancestry.parent if self.ancestry else None
+
+    @property
+    def place(self) -> Place:
+        """Where the new turn stands, unless another child of its parent is first there."""
+        return self.ancestry.place.next() if self.ancestry else Place(self.draft.id, 0)
 
     def history(self, upstream: str) -> tuple[bytes, ...]:
         """All items before the new input, under the ids that this upstream gave to its own."""

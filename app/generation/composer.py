@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 
 from app import ids
-from app.domain.events import Event
+from app.domain.events import Event, terminal_event
 from app.domain.gates import Gated, gated_fields
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, SHOWN_BY_QUEUEING
 from app.domain.response import Draft, Status, snapshot
 from app.domain.tools import ToolGate
 from app.domain.turn import with_output
@@ -34,13 +35,6 @@ from app.providers.base import (
     TextDelta,
 )
 
-_TERMINAL_EVENT = {
-    Status.COMPLETED: "response.completed",
-    Status.INCOMPLETE: "response.incomplete",
-    Status.FAILED: "response.failed",
-    Status.CANCELLED: "response.failed",
-}
-
 
 class Composer:
     """One response in the making.
@@ -49,20 +43,30 @@ class Composer:
     `terminal` (law L8). With `is_heard` false no event is made: only the result counts.
     """
 
-    def __init__(self, draft: Draft, *, is_heard: bool = True, pads: bool = False) -> None:
-        """`pads` adds `obfuscation` to deltas, so that their length on the wire tells nothing."""
+    def __init__(
+        self, draft: Draft, *, is_heard: bool = True, pads: bool = False, begins_at: int = 0
+    ) -> None:
+        """Begin with nothing heard.
+
+        Args:
+            draft: The request.
+            is_heard: Whether anybody listens to events.
+            pads: Add `obfuscation` to deltas, so that their length on the wire tells nothing.
+            begins_at: How many events have been said before: the first that were said of a queued response.
+        """
         self._draft = draft
         # Every delta of a response may share its padding: only the length must tell nothing.
         self._pad = os.urandom(8).hex().encode() if pads else b""
         self._is_heard = is_heard
         self._events: list[Event] = []
-        self._next = 0
+        self._next = begins_at
         self._gate = ToolGate(draft.params)
         self._items: list[OpenItem] = []
         self._slots: dict[int, OpenItem | None] = {}
         self._finished: Finished | None = None
         self._overrides: dict[str, Any] = {}
         self.is_started = False
+        self.upstream_response_id: str | None = None
         self.status = Status.IN_PROGRESS
         self.output_blob = b""
         self.body = b""
@@ -111,7 +115,7 @@ class Composer:
 
     def terminal(self) -> Event:
         """The one event that ends the stream. Call it after the commit (law L8)."""
-        return self._event(_TERMINAL_EVENT[self.status], b',"response":' + self.json)
+        return terminal_event(self.status, self._next, self.json)
 
     def broken(self, error: ServiceError) -> Event:
         """The event for a stream that must stop without an outcome.
@@ -121,6 +125,16 @@ class Composer:
         nested = error.envelope()["error"]
         flat = {key: nested[key] for key in ("code", "message", "param")}
         return self._event("error", b"," + orjson.dumps({**flat, "error": nested})[1:-1])
+
+    def partial(self) -> dict[str, Any]:
+        """What there was when the run was stopped: for the record of the attempt, not for the response."""
+        self.close(Status.CANCELLED)
+        return {"output": self.output, "usage": dict(self._finished.usage or {}) if self._finished else None}
+
+    @property
+    def event_count(self) -> int:
+        """How many events have been said, which is also the next sequence number."""
+        return self._next
 
     @property
     def json(self) -> bytes:
@@ -149,9 +163,11 @@ class Composer:
         self.is_started = True
         if delta.model:
             self._overrides["model"] = delta.model
-        if self._is_heard:
+        self.upstream_response_id = delta.upstream_id
+        if self._is_heard and self._next < SHOWN_BEFORE_OUTPUT:
             rest = b',"response":' + orjson.dumps(self._snapshot())
-            self._say("response.created", rest)
+            if self._next < SHOWN_BY_QUEUEING:
+                self._say("response.created", rest)
             self._say("response.in_progress", rest)
 
     def _item_started(self, delta: ItemStarted) -> None:

@@ -9,23 +9,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from app import ids
-from app.domain import calls
 from app.domain.context import Context
 from app.domain.events import Event
-from app.domain.response import CHAINABLE, Status
-from app.domain.tenancy import Caller
-from app.domain.turn import Continuation, Place, Turn
-from app.errors import ServiceError, Unavailable, UpstreamError
+from app.domain.response import Status
+from app.errors import RequestError, ServiceError, Unavailable, UpstreamError
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
-from app.generation.feed import Feed
+from app.generation.keeping import Keeper
 from app.providers.base import Provider
-from app.store import responses
-from app.store.db import Database
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -39,18 +35,29 @@ Outcome = tuple[Status | None, Mapping[str, str] | None]
 """What ended a run, where the provider did not say it itself: a status and an error."""
 
 
+class Listener(Protocol):
+    """Where events go: a client's feed, or a journal."""
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a stream has begun, so that an error must travel in it."""
+        ...
+
+    async def publish(self, events: Sequence[Event]) -> None: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """All that one generation needs."""
 
-    db: Database
-    caller: Caller
     provider: Provider
     accepted: Accepted
     context: Context
-    feed: Feed | None
+    composer: Composer
+    keeper: Keeper
+    listener: Listener | None
     """Where events go; None where only the result is wanted."""
-    pads: bool
     max_run_seconds: float
 
 
@@ -62,116 +69,97 @@ async def run(it: Run) -> Composer:
 
     Raises:
         ServiceError: the upstream refused before it began, and nothing is stored; or the store is away.
-        asyncio.CancelledError: nobody wants the answer any more; what had begun is stored as cancelled.
+        LeaseLost: the response is another attempt's, or cancelled.
+        asyncio.CancelledError: nobody wants the answer any more; what a foreground run had begun is
+            stored as cancelled.
     """
-    composer = Composer(it.accepted.draft, is_heard=it.feed is not None, pads=it.pads)
     try:
-        await _finish(it, composer, *await _generate(it, composer))
+        await _finish(it, *await _generate(it))
     except ServiceError as error:
         # Nothing is stored, so no outcome may be told: only that the stream breaks off here (law L8).
-        if it.feed and (composer.is_started or it.feed.is_streaming):
-            await _publish(it, [composer.broken(error)])
+        # A background response has been promised; whoever reads on is told when it is decided.
+        if it.listener and not it.keeper.is_promised and _is_heard(it):
+            await _publish(it, [it.composer.broken(error)])
         raise
     finally:
-        if it.feed:
-            it.feed.close()
-    return composer
+        if it.listener:
+            it.listener.close()
+    return it.composer
 
 
-async def _generate(it: Run, composer: Composer) -> Outcome:
+async def _generate(it: Run) -> Outcome:
     """Listen to the upstream to its end, whatever that is."""
     try:
         async with asyncio.timeout(it.max_run_seconds):
-            await _listen(it, composer)
+            await _listen(it)
     except TimeoutError:
         return _failed("server_error", "The response took longer than this server allows.")
-    except UpstreamError as error:
-        if not composer.is_started:
+    except (UpstreamError, RequestError) as error:
+        if not _exists(it):
             raise
-        log.warning("generation.failed", report=error.report)
+        log.warning("generation.failed", report=getattr(error, "report", None), code=error.code)
         return _failed(error.code or "server_error", error.message)
     except asyncio.CancelledError as order:
-        if not composer.is_started:
-            raise
-        if SHUTDOWN not in order.args:
-            await _finish(it, composer, Status.CANCELLED, None)
-            raise
-        return _failed("server_error", "The server is shutting down.")
+        return await _stopped(it, order)
     except Exception:
         # A bug of ours must not leave a stream without an end (design: errors, second place of two).
         log.exception("generation.crashed")
-        if not composer.is_started:
+        if not _exists(it):
             raise
         return _failed("server_error", ServiceError().message)
     return None, None
 
 
-async def _listen(it: Run, composer: Composer) -> None:
+async def _stopped(it: Run, order: asyncio.CancelledError) -> Outcome:
+    """Somebody cancelled the run: the client is gone, the server stops, or the claim is lost."""
+    if SHUTDOWN in order.args and _exists(it) and not it.keeper.may_hand_back(it.composer):
+        return _failed("server_error", "The server is shutting down.")
+    if not it.keeper.is_promised and it.composer.is_started:
+        await _finish(it, Status.CANCELLED, None)
+    raise order
+
+
+def _exists(it: Run) -> bool:
+    """Whether there is a response to end: somebody has been told of it."""
+    return it.composer.is_started or it.keeper.is_promised
+
+
+def _is_heard(it: Run) -> bool:
+    return it.composer.is_started or (it.listener is not None and it.listener.is_streaming)
+
+
+async def _listen(it: Run) -> None:
     async with aclosing(it.provider.stream(it.context)) as deltas:
         async for delta in deltas:
-            await _publish(it, composer.feed(delta))
+            await _publish(it, it.composer.feed(delta))
 
 
-async def _finish(
-    it: Run, composer: Composer, status: Status | None, error: Mapping[str, str] | None
-) -> None:
+async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | None) -> None:
     """Close, store, tell. The write goes on to its end even if this task is cancelled meanwhile."""
-    await _publish(it, composer.close(status, error=error))
-    if it.accepted.draft.is_stored:
-        write = asyncio.ensure_future(_store(it, composer))
-        try:
-            await asyncio.shield(write)
-        except asyncio.CancelledError:
-            await write
-            raise
-    await _publish(it, [composer.terminal()])
+    await _publish(it, it.composer.close(status, error=error))
+    write = asyncio.ensure_future(_keep(it))
+    try:
+        await asyncio.shield(write)
+    except asyncio.CancelledError:
+        await write
+        raise
+    # The terminal event of a background stream is not journalled: followers read it off the row.
+    if not it.keeper.is_promised:
+        await _publish(it, [it.composer.terminal()])
 
 
-async def _store(it: Run, composer: Composer) -> None:
-    """Commit the turn. Postgres may be away for some seconds: repeating an append is harmless."""
-    turn = _turn(it, composer)
+async def _keep(it: Run) -> None:
+    """Commit the outcome. Postgres may be away for some seconds: keeping it twice is harmless."""
     for pause_seconds in (*COMMIT_PAUSES_SECONDS, None):
         try:
-            async with it.db.begin(it.caller) as tx:
-                await responses.append(tx, turn)
+            await it.keeper.keep(it.composer)
         except Unavailable:
             if pause_seconds is None:
                 raise
-            log.warning("store.unavailable", response_id=ids.response_id(turn.id))
+            log.warning("store.unavailable", response_id=ids.response_id(it.accepted.draft.id))
             await asyncio.sleep(pause_seconds)
         else:
             return
-
-
-def _turn(it: Run, composer: Composer) -> Turn:
-    draft, status = it.accepted.draft, composer.status
-    ancestry = it.accepted.ancestry
-    place = ancestry.place.next() if ancestry else Place(draft.id, 0)
-    if ancestry and status not in CHAINABLE:
-        # Nobody will chain on it, so it leaves the line free for the next try.
-        place = place.elsewhere(draft.id)
-    return Turn(
-        id=draft.id,
-        parent=ancestry.parent if ancestry else None,
-        place=place,
-        status=status,
-        model=composer.model,
-        input_blob=draft.input.blob,
-        input_count=len(draft.input.items),
-        input_gated=draft.input.gated,
-        output_blob=composer.output_blob,
-        output_count=len(composer.output),
-        output_gated=composer.gated,
-        body=composer.body,
-        continuation=_continuation(it, composer),
-    )
-
-
-def _continuation(it: Run, composer: Composer) -> Continuation | None:
-    open_calls, upstream_ids = calls.open_after(composer.output), composer.upstream_ids
-    if not open_calls and not upstream_ids:
-        return None
-    return Continuation(open_calls, it.provider.name, upstream_ids)
 
 
 def _failed(code: str, message: str) -> Outcome:
@@ -179,5 +167,5 @@ def _failed(code: str, message: str) -> Outcome:
 
 
 async def _publish(it: Run, events: Sequence[Event]) -> None:
-    if it.feed:
-        await it.feed.publish(events)
+    if it.listener:
+        await it.listener.publish(events)

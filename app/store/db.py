@@ -7,7 +7,6 @@ is there for tests to prove it.
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import asyncpg
@@ -44,25 +43,47 @@ class _Connection(asyncpg.Connection):
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTx:
-    """The right to read one tenant's rows."""
+class _Fetching:
+    """Run compiled statements on one connection."""
 
-    tenant_id: int
-    _driver: _Driver
+    __slots__ = ("_driver", "_fixed")
+
+    def __init__(self, driver: _Driver, **fixed: Any) -> None:
+        self._driver = driver
+        self._fixed = fixed
 
     async def fetch(self, statement: Statement, **values: Any) -> Sequence[Row]:
-        """Run a statement; `tenant_id` is always among its parameters."""
-        values["tenant_id"] = self.tenant_id
-        return await self._driver.fetch(statement.sql, *statement.arguments(values))
+        return await self._driver.fetch(statement.sql, *statement.arguments(values | self._fixed))
 
     async def fetch_one(self, statement: Statement, **values: Any) -> Row | None:
         rows = await self.fetch(statement, **values)
         return rows[0] if rows else None
 
 
+class ReadTx(_Fetching):
+    """The right to read one tenant's rows: `tenant_id` is always among a statement's parameters."""
+
+    __slots__ = ("tenant_id",)
+
+    def __init__(self, driver: _Driver, tenant_id: int) -> None:
+        super().__init__(driver, tenant_id=tenant_id)
+        self.tenant_id = tenant_id
+
+
 class Tx(ReadTx):
     """The right to read and write one tenant's rows, all or nothing."""
+
+    __slots__ = ()
+
+
+class SystemTx(_Fetching):
+    """The right to act for every tenant: for what finds work and keeps order, never for a request."""
+
+    __slots__ = ()
+
+    def of(self, tenant_id: int) -> Tx:
+        """The same transaction, acting for one tenant: for what was found to be its work."""
+        return Tx(self._driver, tenant_id)
 
 
 class Database:
@@ -105,13 +126,19 @@ class Database:
     async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
         with _unavailable():
             async with self._pool.acquire() as connection:
-                yield ReadTx(caller.tenant_id, connection)
+                yield ReadTx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
         with _unavailable():
             async with self._pool.acquire() as connection, connection.transaction():
-                yield Tx(caller.tenant_id, connection)
+                yield Tx(connection, caller.tenant_id)
+
+    @asynccontextmanager
+    async def begin_system(self) -> AsyncGenerator[SystemTx]:
+        with _unavailable():
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield SystemTx(connection)
 
     async def ping(self) -> None:
         """Raise `Unavailable` if Postgres does not answer within two seconds."""

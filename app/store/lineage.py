@@ -1,5 +1,6 @@
 """The context walk: every turn before a new one, in one round trip at any depth."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from app.domain.jobs import Mode
 from app.domain.response import Status
 from app.domain.turn import Ancestry, Continuation, Place
 from app.store.codec import decompress
@@ -17,48 +19,72 @@ from app.store.tables import responses as t
 _p = sa.bindparam
 
 
-def _walk() -> Statement:
-    """Each line of the parent's ancestry up to where it was left: one index range scan a line.
+_COLUMNS = (
+    t.c.id, t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs,
+    t.c.status, t.c.codec, t.c["items"], t.c.continuation,
+)  # fmt: skip
 
-    Almost always that is one line. Served by uq_responses__line; the parent comes last.
+
+def _turns_of(line: sa.FromClause) -> Statement:
+    """Each line up to where it was left: one index range scan a line, almost always exactly one.
+
+    Served by uq_responses__line; the parent comes last.
     """
-    tip = (
-        sa.select(t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs)
-        .where(t.c.tenant_id == _p("tenant_id"), t.c.id == _p("id"), t.c.deleted_at.is_(None))
-        .cte("tip")
-        .prefix_with("materialized", dialect="postgresql")
-    )
-    forks = (
-        sa.func.unnest(tip.c.fork_chains, tip.c.fork_seqs)
-        .table_valued(sa.column("chain", pg.UUID), sa.column("upto", sa.Integer))
-        .render_derived()
-    )
-    own = sa.select(tip.c.chain_id.label("chain"), tip.c.seq.label("upto"))
-    line = sa.union_all(own, sa.select(forks.c.chain, forks.c.upto).select_from(tip, forks)).subquery("line")
-    query = (
-        sa.select(
-            t.c.id, t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs,
-            t.c.status, t.c.codec, t.c["items"], t.c.continuation,
-        )
+    return Statement(
+        sa.select(*_COLUMNS)
         .select_from(line.join(t, sa.and_(t.c.chain_id == line.c.chain, t.c.seq <= line.c.upto)))
         .where(t.c.tenant_id == _p("tenant_id"))
         .order_by(t.c.seq)
-    )  # fmt: skip
-    return Statement(query)
+    )
+
+
+def _walk() -> Statement:
+    """From a parent that may still be chained on, through the lines it came from."""
+    tip = (
+        sa.select(t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs)
+        .where(
+            t.c.tenant_id == _p("tenant_id"),
+            t.c.id == _p("id"),
+            t.c.deleted_at.is_(None),
+            t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0,
+        )
+        .cte("tip")
+        .prefix_with("materialized", dialect="postgresql")
+    )
+    forks = _unnested(tip.c.fork_chains, tip.c.fork_seqs)
+    own = sa.select(tip.c.chain_id.label("chain"), tip.c.seq.label("upto"))
+    line = sa.union_all(own, sa.select(forks.c.chain, forks.c.upto).select_from(tip, forks))
+    return _turns_of(line.subquery("line"))
+
+
+def _unnested(chains: Any, seqs: Any) -> sa.TableValuedAlias:
+    columns = sa.column("chain", pg.UUID), sa.column("upto", sa.Integer)
+    return sa.func.unnest(chains, seqs).table_valued(*columns).render_derived("line")
 
 
 _ancestry = _walk()
+_before = _turns_of(_unnested(_p("chains", type_=pg.ARRAY(pg.UUID)), _p("seqs", type_=pg.ARRAY(sa.Integer))))
+
+
+async def before(tx: ReadTx, parent: UUID, here: Place) -> Ancestry | None:
+    """All turns before a stored one, whether or not its parent could still be chained on today."""
+    lines = ((here.chain_id, here.seq - 1), *here.forks)
+    rows = await tx.fetch(_before, chains=[chain for chain, _ in lines], seqs=[seq for _, seq in lines])
+    return _gather(parent, rows)
 
 
 async def ancestry(tx: ReadTx, parent: UUID) -> Ancestry | None:
     """All turns from the root to `parent`, or None if that is unknown, deleted or another tenant's."""
-    rows = await tx.fetch(_ancestry, id=parent)
+    return _gather(parent, await tx.fetch(_ancestry, id=parent))
+
+
+def _gather(parent: UUID, rows: Sequence[Row]) -> Ancestry | None:
     if not rows:
         return None
     last = rows[-1]
     return Ancestry(
         parent=parent,
-        place=_place(last),
+        place=place(last),
         status=Status(last["status"]),
         turns=tuple(
             (decompress(row["items"], row["codec"]), decode_continuation(row["continuation"])) for row in rows
@@ -66,7 +92,7 @@ async def ancestry(tx: ReadTx, parent: UUID) -> Ancestry | None:
     )
 
 
-def _place(row: Row) -> Place:
+def place(row: Row) -> Place:
     forks = zip(row["fork_chains"] or (), row["fork_seqs"] or (), strict=True)
     return Place(row["chain_id"], row["seq"], tuple(forks))
 

@@ -1,17 +1,16 @@
-"""Responses: append, read, walk, list, delete. The only writer of `status` (law L3)."""
+"""Responses as they are read: one by its id, or pages of them; and hiding one. `lifecycle` writes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 
 from app.domain.gates import Gated
+from app.domain.jobs import Mode
 from app.domain.response import Status
-from app.domain.turn import Place, Turn, with_output
-from app.store import lineage
-from app.store.codec import CODEC, compress, decompress
+from app.domain.turn import with_output
+from app.store.codec import decompress
 from app.store.db import ReadTx, Row, Tx
 from app.store.statements import Statement
 from app.store.tables import responses as t
@@ -19,14 +18,6 @@ from app.store.tables import responses as t
 _p = sa.bindparam
 _mine = t.c.tenant_id == _p("tenant_id")
 _alive = t.c.deleted_at.is_(None)
-
-_insert = Statement(
-    pg.insert(t)
-    .values({c.name: _p(c.name) for c in t.c if c.name not in {"finished_at", "deleted_at"}})
-    .values(finished_at=sa.func.now())
-    .on_conflict_do_nothing()
-    .returning(t.c.id)
-)
 
 _columns = (
     t.c.id,
@@ -37,6 +28,8 @@ _columns = (
     t.c.output_count,
     t.c.input_gated,
     t.c.output_gated,
+    t.c.mode,
+    t.c.event_count,
     t.c.body,
     t.c["items"],
 )
@@ -50,7 +43,7 @@ _delete = Statement(
 def _page(*, newest_first: bool, has_model: bool) -> Statement:
     """A page after a cursor, by the primary key. A filter by model reads on until the page is full."""
     beyond = t.c.id < _p("after") if newest_first else t.c.id > _p("after")
-    query = sa.select(*_columns).where(_mine, _alive, beyond)
+    query = sa.select(*_columns).where(_mine, _alive, beyond, t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0)
     if has_model:
         query = query.where(t.c.model == _p("model"))
     return Statement(query.order_by(t.c.id.desc() if newest_first else t.c.id.asc()).limit(_p("limit")))
@@ -76,6 +69,8 @@ class StoredResponse:
     output_blob: bytes
     input_gated: Gated
     output_gated: Gated
+    mode: Mode
+    event_count: int
 
     @classmethod
     def from_row(cls, row: Row) -> "StoredResponse":
@@ -83,48 +78,26 @@ class StoredResponse:
         return cls(
             id=UUID(int=row["id"].int),
             status=Status(row["status"]),
-            body=decompress(row["body"], row["codec"]),
+            body=_body(row),
             input_blob=items[:cut],
             output_blob=items[cut:].removeprefix(b",") if row["input_count"] else items,
             input_gated=Gated(row["input_gated"]),
             output_gated=Gated(row["output_gated"]),
+            mode=Mode(row["mode"]),
+            event_count=row["event_count"],
         )
 
     def json(self) -> bytes:
         """The response object as `create` answered it."""
-        return with_output(self.body, self.output_blob)
+        return self.body if self.status is Status.CANCELLED else with_output(self.body, self.output_blob)
 
 
-async def append(tx: Tx, turn: Turn) -> None:
-    """Store a finished turn at its place, or on a line of its own if another child was first there.
-
-    Repeating it is harmless: a turn that is already stored stays as it is. That is what a caller
-    needs whose connection broke before it learned the outcome of the commit.
-    """
-    if not await _put(tx, turn, turn.place) and turn.parent:
-        await _put(tx, turn, turn.place.elsewhere(turn.id))
-
-
-async def _put(tx: Tx, turn: Turn, place: Place) -> bool:
-    both = (turn.input_blob, turn.output_blob)
-    row = await tx.fetch_one(
-        _insert,
-        id=turn.id,
-        previous_id=turn.parent,
-        status=turn.status,
-        codec=CODEC,
-        model=turn.model.replace("\0", "\ufffd"),
-        input_count=turn.input_count,
-        output_count=turn.output_count,
-        input_bytes=len(turn.input_blob),
-        input_gated=turn.input_gated,
-        output_gated=turn.output_gated,
-        continuation=lineage.encode_continuation(turn.continuation),
-        body=compress(turn.body),
-        items=compress(b",".join(blob for blob in both if blob)),
-        **lineage.encode(place),
-    )
-    return row is not None
+def _body(row: Row) -> bytes:
+    """A claim does not rewrite the body: the one word that it changes is put in here."""
+    body = decompress(row["body"], row["codec"])
+    if row["status"] != Status.IN_PROGRESS:
+        return body
+    return body.replace(b'"status":"queued"', b'"status":"in_progress"', 1)
 
 
 async def get(tx: ReadTx, response_id: UUID) -> StoredResponse | None:

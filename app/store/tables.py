@@ -60,12 +60,57 @@ responses = sa.Table(
     sa.Column("continuation", sa.LargeBinary),
     sa.Column("body", sa.LargeBinary, nullable=False, comment="The response without output; JSON, zstd"),
     sa.Column("items", sa.LargeBinary, nullable=False, comment="Input then output; JSON, commas, zstd"),
+    # Of background responses alone; in a foreground row they keep their defaults.
+    sa.Column("mode", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("priority", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("attempt", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("event_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("lease_until", sa.TIMESTAMP(timezone=True)),
+    sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("request", sa.LargeBinary),
+    sa.Column("stream_shape", sa.LargeBinary),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.CheckConstraint("status between 0 and 5", name="status"),
     sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name="finished"),
     sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="fork"),
+    sa.CheckConstraint("(lease_until is not null) = (status = 1)", name="lease"),
+    # Partial: only unfinished rows are in these, so a finished response costs them nothing.
+    # The queue's order, the limit on a tenant's queue, expired leases, results kept for a while.
+    sa.Index("ix_responses__queue", "priority", "id", postgresql_where=sa.text("status = 0")),
+    sa.Index("ix_responses__unfinished", "tenant_id", "status", postgresql_where=sa.text("status < 2")),
+    sa.Index("ix_responses__lease", "lease_until", postgresql_where=sa.text("status = 1")),
+    sa.Index("ix_responses__expiry", "expires_at", postgresql_where=sa.text("expires_at is not null")),
     # Serves the context walk, and refuses a second turn at the same place.
     sa.Index("uq_responses__line", "tenant_id", "chain_id", "seq", unique=True),
     # A row stays in its page: TOAST is where large rows lose their time (docs/decisions/0005).
     postgresql_with={"toast_tuple_target": "8160"},
+)
+
+response_attempts = sa.Table(
+    "response_attempts",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("response_id", pg.UUID, nullable=False),
+    sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("ended_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("attempt", sa.SmallInteger, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, comment="How it ended; null while it runs"),
+    sa.Column("upstream_id", sa.Text),
+    sa.Column("detail", sa.LargeBinary, comment="Usage and partial output of an attempt that did not count"),
+    sa.PrimaryKeyConstraint("tenant_id", "response_id", "attempt"),
+)
+
+response_events = sa.Table(
+    "response_events",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("response_id", pg.UUID, nullable=False),
+    sa.Column("last_seq", sa.Integer, nullable=False, comment="Sequence number of the batch's last event"),
+    sa.Column("codec", sa.SmallInteger, nullable=False),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("data", sa.LargeBinary, nullable=False, comment="Frames as they are streamed, zstd"),
+    sa.PrimaryKeyConstraint("tenant_id", "response_id", "last_seq"),
+    # Serves pruning by age.
+    sa.Index("ix_response_events__created_at", "created_at"),
 )

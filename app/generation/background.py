@@ -1,0 +1,226 @@
+"""Generate what was queued: claim, run the one engine, and look after what others left behind."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+
+from app import ids
+from app.domain.context import Context
+from app.domain.echo import echo
+from app.domain.gates import gated_fields
+from app.domain.items import InputItems, split
+from app.domain.jobs import Job, Mode, Rerun
+from app.domain.response import Draft
+from app.domain.tenancy import Caller
+from app.errors import LeaseLost, ServiceError
+from app.generation import engine, recover
+from app.generation.accept import Accepted
+from app.generation.composer import Composer
+from app.generation.journal import Entry, Journal
+from app.generation.keeping import ClaimedRow
+from app.generation.leases import LEASE_LOST, Leases
+from app.providers.registry import Registry
+from app.store import events, lifecycle, lineage
+from app.store.db import Database
+from app.store.notifications import Notifications
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator decides of background work. Durations in seconds."""
+
+    lease_seconds: float
+    max_attempts: int
+    rerun: Rerun
+    max_run_seconds: float
+    event_retention_seconds: float
+    ephemeral_result_seconds: float
+    queued_too_long_seconds: float
+    pads: bool
+
+
+class Background:
+    """The background work of one process."""
+
+    def __init__(self, db: Database, registry: Registry, policy: Policy) -> None:
+        self._db = db
+        self._registry = registry
+        self._policy = policy
+        self.leases = Leases(db, lease_seconds=policy.lease_seconds)
+        self.journal = Journal(db, on_lost=self.leases.lose)
+        self._owner = f"{socket.gethostname()}/{os.getpid()}"
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_draining = False
+
+    async def generate(self) -> bool:
+        """Claim the first queued response and generate it to its end; False if nothing was queued.
+
+        A message that is delivered twice therefore generates once (law L6). When the process has to
+        stop, what can be handed back is queued again.
+        """
+        if self._is_draining:
+            return False
+        async with self._db.begin_system() as tx:
+            job = await lifecycle.claim_next(tx, owner=self._owner, lease_seconds=self._policy.lease_seconds)
+        if job is None:
+            return False
+        log.info("response.claimed", response_id=ids.response_id(job.claim.response_id))
+        await self._attend(job)
+        return True
+
+    async def reap(self) -> int:
+        """Return or end what expired leases left, forget what is old; how many bells are to be rung."""
+        return await recover.reap(
+            self._db,
+            max_attempts=self._policy.max_attempts,
+            rerun=self._policy.rerun,
+            event_retention_seconds=self._policy.event_retention_seconds,
+            ephemeral_result_seconds=self._policy.ephemeral_result_seconds,
+            queued_too_long_seconds=self._policy.queued_too_long_seconds,
+        )
+
+    async def drain(self, after_seconds: float) -> None:
+        """Claim nothing more; let what runs go on for this long, then hand it back or end it."""
+        self._is_draining = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=after_seconds)
+        for task in (left := set(self._running)):
+            task.cancel(engine.SHUTDOWN)
+        if left:
+            await asyncio.wait(left, timeout=10)
+
+    async def _attend(self, job: Job) -> None:
+        """Run a job under its lease. Only this task is cancelled when the lease is lost."""
+        task = asyncio.ensure_future(self._run(job))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        with self.leases.kept(job.claim, task):
+            await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            log.error(
+                "response.abandoned", response_id=ids.response_id(job.claim.response_id), exc_info=error
+            )
+
+    async def _run(self, job: Job) -> None:
+        entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
+        try:
+            await self._generate(job, entry)
+        except ServiceError as error:
+            # Before there was a run: the model is gone from the settings, or its history cannot be carried.
+            await self._fail(job, error)
+        except LeaseLost:
+            log.info("lease.lost", response_id=ids.response_id(job.claim.response_id))
+        finally:
+            self.journal.forget(job.claim)
+
+    async def _generate(self, job: Job, entry: Entry | None) -> None:
+        it = await self._prepare(job, entry)
+        try:
+            await engine.run(it)
+        except asyncio.CancelledError as order:
+            await asyncio.shield(asyncio.ensure_future(self._left(job, it.composer, order)))
+            raise
+
+    async def _prepare(self, job: Job, entry: Entry | None) -> engine.Run:
+        caller = Caller(job.claim.tenant_id)
+        draft = _draft(job)
+        async with self._db.read(caller) as tx:
+            ancestry = await lineage.before(tx, job.parent, job.place) if job.parent else None
+        accepted = Accepted(draft, ancestry)
+        route = self._registry.resolve(draft.model)
+        composer = Composer(
+            draft,
+            is_heard=entry is not None,
+            pads=_pads(draft, self._policy),
+            begins_at=job.event_count if entry else 0,
+        )
+        return engine.Run(
+            provider=route.provider,
+            accepted=accepted,
+            context=Context(
+                model=route.model,
+                items=(*accepted.history(route.provider.name), draft.input.blob),
+                params=draft.params,
+                is_streamed=entry is not None,
+            ),
+            composer=composer,
+            keeper=ClaimedRow(
+                self._db,
+                job.claim,
+                accepted,
+                route.provider.name,
+                entry=entry,
+                ttl_seconds=self._policy.ephemeral_result_seconds,
+            ),
+            listener=entry,
+            max_run_seconds=self._policy.max_run_seconds,
+        )
+
+    async def _left(self, job: Job, composer: Composer, order: asyncio.CancelledError) -> None:
+        """Note what an attempt had made when it was stopped; hand it back if that is what was asked."""
+        reason = LEASE_LOST if LEASE_LOST in order.args else "handed_back"
+        detail = orjson.dumps(composer.partial()) if composer.is_started else None
+        async with self._db.begin(Caller(job.claim.tenant_id)) as tx:
+            if reason != LEASE_LOST and await lifecycle.lock(tx, job.claim.response_id):
+                # The lock comes first: a batch of events in flight is then counted, or fenced off.
+                shown = await events.count(tx, job.claim.response_id)
+                await lifecycle.requeue(tx, job.claim, event_count=shown)
+            await lifecycle.end_attempt(
+                tx, job.claim, reason, upstream_id=composer.upstream_response_id, detail=detail
+            )
+
+    async def _fail(self, job: Job, error: ServiceError) -> None:
+        async with self._db.begin_system() as tx:
+            row = await lifecycle.lock(tx.of(job.claim.tenant_id), job.claim.response_id)
+            if row and row["attempt"] == job.claim.attempt:
+                await recover.fail(tx, row, error.message, ttl_seconds=self._policy.ephemeral_result_seconds)
+
+
+@asynccontextmanager
+async def open_background(
+    db: Database, registry: Registry, policy: Policy, database_url: str
+) -> AsyncGenerator[Background]:
+    """Background work with everything that has to run beside it: renewals, the journal, cancellations."""
+    background = Background(db, registry, policy)
+    cancelled = Notifications(
+        database_url, events.CANCELLED, on_any=lambda payload: background.leases.lose(UUID(payload))
+    )
+    loops = [
+        asyncio.ensure_future(loop)
+        for loop in (background.leases.run(), background.journal.run(), cancelled.run())
+    ]
+    try:
+        yield background
+    finally:
+        await background.drain(0)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+
+def _draft(job: Job) -> Draft:
+    """The draft as the API accepted it: no field is lost on the way (law L5)."""
+    params: dict[str, Any] = orjson.loads(job.request)
+    items = split(job.input_blob)
+    return Draft(
+        id=job.claim.response_id,
+        model=params["model"],
+        params=params,
+        input=InputItems(items, job.input_blob, gated_fields(items)),
+        echo=echo(params, model=params["model"]),
+    )
+
+
+def _pads(draft: Draft, policy: Policy) -> bool:
+    asked = (draft.params.get("stream_options") or {}).get("include_obfuscation")
+    return policy.pads if asked is None else asked

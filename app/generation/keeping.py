@@ -1,0 +1,139 @@
+"""How a finished response reaches its row: a new one in the foreground, a claimed one in the background."""
+
+from typing import Protocol
+
+from app.domain import calls
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim
+from app.domain.response import CHAINABLE
+from app.domain.tenancy import Caller
+from app.domain.turn import Continuation, Place, Turn
+from app.errors import LeaseLost
+from app.generation.accept import Accepted
+from app.generation.composer import Composer
+from app.generation.journal import Entry
+from app.store import events, lifecycle
+from app.store.db import Database
+
+
+class Keeper(Protocol):
+    """Where the engine puts what it has made."""
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether the response exists already, so that every failure has to end it."""
+        ...
+
+    def may_hand_back(self, composer: Composer) -> bool:
+        """Whether a stopping server may leave this to another attempt, because nothing was shown of it."""
+        ...
+
+    async def keep(self, composer: Composer) -> None:
+        """Commit the outcome; repeating it is harmless.
+
+        Raises:
+            LeaseLost: the outcome is not ours to write any more.
+            Unavailable: Postgres is away.
+        """
+        ...
+
+
+def turn_of(accepted: Accepted, composer: Composer, upstream: str, place: Place) -> Turn:
+    """The turn as it is stored."""
+    draft = accepted.draft
+    return Turn(
+        id=draft.id,
+        parent=accepted.parent,
+        place=place,
+        status=composer.status,
+        model=composer.model,
+        input_blob=draft.input.blob,
+        input_count=len(draft.input.items),
+        input_gated=draft.input.gated,
+        output_blob=composer.output_blob,
+        output_count=len(composer.output),
+        output_gated=composer.gated,
+        body=composer.body,
+        continuation=_continuation(composer, upstream),
+    )
+
+
+def _continuation(composer: Composer, upstream: str) -> Continuation | None:
+    open_calls, upstream_ids = calls.open_after(composer.output), composer.upstream_ids
+    if not open_calls and not upstream_ids:
+        return None
+    return Continuation(open_calls, upstream, upstream_ids)
+
+
+class NewRow:
+    """The foreground: no row before the end, then one append."""
+
+    is_promised = False
+
+    def __init__(self, db: Database, caller: Caller, accepted: Accepted, upstream: str) -> None:
+        self._db = db
+        self._caller = caller
+        self._accepted = accepted
+        self._upstream = upstream
+
+    def may_hand_back(self, composer: Composer) -> bool:  # noqa: ARG002 - a client waits here
+        return False
+
+    async def keep(self, composer: Composer) -> None:
+        draft = self._accepted.draft
+        if not draft.is_stored:
+            return
+        place = self._accepted.place
+        if place.seq and composer.status not in CHAINABLE:
+            # Nobody will chain on it, so it leaves the line free for the next try.
+            place = place.elsewhere(draft.id)
+        turn = turn_of(self._accepted, composer, self._upstream, place)
+        async with self._db.begin(self._caller) as tx:
+            await lifecycle.append(tx, turn)
+
+
+class ClaimedRow:
+    """The background: the row was queued, and is finished only while the claim still stands."""
+
+    is_promised = True
+
+    def __init__(
+        self,
+        db: Database,
+        claim: Claim,
+        accepted: Accepted,
+        upstream: str,
+        *,
+        entry: Entry | None,
+        ttl_seconds: float,
+    ) -> None:
+        self._db = db
+        self._claim = claim
+        self._accepted = accepted
+        self._upstream = upstream
+        self._entry = entry
+        self._ttl_seconds = ttl_seconds
+
+    def may_hand_back(self, composer: Composer) -> bool:
+        return self._entry is None or composer.event_count <= SHOWN_BEFORE_OUTPUT
+
+    async def keep(self, composer: Composer) -> None:
+        if self._entry:
+            await self._entry.flushed()
+        turn = turn_of(self._accepted, composer, self._upstream, self._accepted.place)
+        async with self._db.begin(Caller(self._claim.tenant_id)) as tx:
+            is_ours = await lifecycle.finish(
+                tx,
+                self._claim,
+                turn,
+                event_count=composer.event_count,
+                shape=None,
+                ttl_seconds=self._ttl_seconds,
+            )
+            if not is_ours:
+                raise LeaseLost
+            await lifecycle.end_attempt(
+                tx, self._claim, composer.status.wire, upstream_id=composer.upstream_response_id
+            )
+        if self._entry:
+            async with self._db.begin_system() as tx:
+                await events.notify(tx, events.CHANNEL, self._claim.response_id)

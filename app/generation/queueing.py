@@ -1,0 +1,90 @@
+"""Put an accepted draft into the queue: one transaction, committed before anybody is answered."""
+
+from dataclasses import dataclass
+
+import orjson
+
+from app.domain.events import Event
+from app.domain.gates import Gated
+from app.domain.jobs import PRIORITIES, SHOWN_BY_QUEUEING, Mode
+from app.domain.response import Draft, Status, snapshot
+from app.domain.tenancy import Caller
+from app.domain.turn import Turn
+from app.errors import RateLimited
+from app.generation.accept import Accepted
+from app.store import events, lifecycle
+from app.store.db import Database
+
+RETRY_AFTER_SECONDS = 5.0
+"""What a client of a full queue is told to wait: a guess, as nobody knows how long models take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A response that waits for a worker: what its creator is told."""
+
+    body: bytes
+    events: tuple[Event, ...]
+
+
+async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queued: int) -> Queued:
+    """Store a response as queued. Ring the bell after it.
+
+    Raises:
+        RateLimited: the tenant has `max_queued` responses waiting; nothing is stored.
+    """
+    draft = accepted.draft
+    queued, mode = _queued(draft), _mode(draft)
+    place = accepted.place
+    if Mode.EPHEMERAL in mode and place.seq:
+        place = place.elsewhere(draft.id)
+    turn = Turn(
+        id=draft.id,
+        parent=accepted.parent,
+        place=place,
+        status=Status.QUEUED,
+        model=draft.model,
+        input_blob=draft.input.blob,
+        input_count=len(draft.input.items),
+        input_gated=draft.input.gated,
+        output_blob=b"",
+        output_count=0,
+        output_gated=Gated.NONE,
+        body=queued.body,
+    )
+    async with db.begin(caller) as tx:
+        has_room = await lifecycle.enqueue(
+            tx,
+            turn,
+            mode=mode,
+            priority=PRIORITIES.get(draft.params.get("service_tier"), 0),
+            event_count=len(queued.events) if draft.is_streamed else 0,
+            request=orjson.dumps(draft.params),
+            max_queued=max_queued,
+        )
+        if not has_room:
+            message = f"Too many responses are queued: {max_queued} is the limit. Please retry later."
+            raise RateLimited(message, code="rate_limit_exceeded", retry_after_seconds=RETRY_AFTER_SECONDS)
+        if draft.is_streamed:
+            frames = b"".join(event.frame for event in queued.events)
+            await events.begin(tx, draft.id, SHOWN_BY_QUEUEING - 1, frames)
+    return queued
+
+
+def _mode(draft: Draft) -> Mode:
+    mode = Mode.BACKGROUND
+    if draft.is_streamed:
+        mode |= Mode.STREAMED
+    return mode if draft.is_stored else mode | Mode.EPHEMERAL
+
+
+def _queued(draft: Draft) -> Queued:
+    body = orjson.dumps(snapshot(draft, status=Status.QUEUED, output=[]))
+    names = ("response.created", "response.queued")
+    said = (
+        Event(
+            name, number, b'{"type":"%s","sequence_number":%d,"response":%s}' % (name.encode(), number, body)
+        )
+        for number, name in enumerate(names)
+    )
+    return Queued(body, tuple(said))

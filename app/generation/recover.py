@@ -1,0 +1,75 @@
+"""The reaper: what an expired lease left behind is returned or ended, and what is old is forgotten.
+
+Safe to run in several places at once: rows are locked, and those that another reaper holds are skipped.
+"""
+
+import structlog
+
+from app import ids
+from app.domain.jobs import Claim, Rerun, Verdict, decide
+from app.domain.response import Status
+from app.store import events, lifecycle
+from app.store.db import Database, Row, SystemTx
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+BATCH = 100
+MAX_BELLS = 1000
+
+VANISHED = "The worker that was generating this response was lost."
+
+
+async def reap(
+    db: Database,
+    *,
+    max_attempts: int,
+    rerun: Rerun,
+    event_retention_seconds: float,
+    ephemeral_result_seconds: float,
+    queued_too_long_seconds: float,
+) -> int:
+    """Do one round; how many queued responses want a bell rung for them."""
+    while await _reap_batch(db, max_attempts, rerun, ephemeral_result_seconds) == BATCH:
+        pass
+    async with db.begin_system() as tx:
+        await events.prune(tx, retention_seconds=event_retention_seconds)
+        await lifecycle.forget_ephemeral(tx)
+        return await lifecycle.count_waiting(tx, older_than_seconds=queued_too_long_seconds, limit=MAX_BELLS)
+
+
+async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> None:
+    """End a locked response as failed, and note it on its attempt."""
+    mine = tx.of(row["tenant_id"])
+    await lifecycle.end(
+        mine,
+        row,
+        Status.FAILED,
+        event_count=await events.count(mine, row["id"]),
+        ttl_seconds=ttl_seconds,
+        error={"code": "server_error", "message": message},
+    )
+    await lifecycle.end_attempt(mine, Claim(row["tenant_id"], row["id"], row["attempt"]), "failed")
+
+
+async def _reap_batch(db: Database, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> int:
+    async with db.begin_system() as tx:
+        rows = await lifecycle.lock_expired(tx, limit=BATCH)
+        ended = [row for row in rows if await _reap(tx, row, max_attempts, rerun, ttl_seconds)]
+    for row in ended:
+        async with db.begin_system() as tx:
+            await events.notify(tx, events.CHANNEL, row["id"])
+    return len(rows)
+
+
+async def _reap(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> bool:
+    """Treat one expired lease; True if the response has ended."""
+    mine, claim = tx.of(row["tenant_id"]), Claim(row["tenant_id"], row["id"], row["attempt"])
+    shown = await events.count(mine, row["id"])
+    verdict = decide(lifecycle.expired(row, event_count=shown), max_attempts=max_attempts, rerun=rerun)
+    log.warning("lease.expired", response_id=ids.response_id(row["id"]), verdict=verdict.value)
+    if verdict is Verdict.REQUEUE:
+        await lifecycle.requeue(mine, claim, event_count=shown)
+        await lifecycle.end_attempt(mine, claim, "lost")
+    elif verdict is Verdict.FAIL:
+        await fail(tx, row, VANISHED, ttl_seconds=ttl_seconds)
+    return verdict is Verdict.FAIL

@@ -1,0 +1,354 @@
+"""The only writer of `responses.status` (law L3): append, enqueue, claim, finish, cancel, requeue.
+
+Every change is one guarded statement: it names the state it leaves, and later writes of a run name the
+attempt that won it. Who comes too late changes nothing and is told so.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from app import ids
+from app.domain.jobs import Claim, Expired, Job, Mode
+from app.domain.response import Status
+from app.domain.turn import Turn
+from app.store import lineage
+from app.store.codec import CODEC, compress, decompress
+from app.store.db import Row, SystemTx, Tx
+from app.store.statements import IN_PROGRESS, QUEUED, SECOND, Statement
+from app.store.tables import response_attempts as a
+from app.store.tables import responses as t
+
+_p = sa.bindparam
+_this = sa.and_(t.c.tenant_id == _p("tenant_id"), t.c.id == _p("id"))
+_claimed = sa.and_(_this, t.c.status == IN_PROGRESS, t.c.attempt == _p("attempt"))
+_soon = sa.func.now() + SECOND * _p("lease_seconds", type_=sa.Double)
+_later = sa.func.now() + SECOND * _p("ttl_seconds", type_=sa.Double)
+
+_TURN = (
+    "tenant_id", "id", "chain_id", "previous_id", "seq", "fork_chains", "fork_seqs", "input_count",
+    "output_count", "input_bytes", "status", "codec", "input_gated", "output_gated", "model",
+    "continuation", "body", "items",
+)  # fmt: skip
+
+_insert = Statement(
+    pg.insert(t)
+    .values({name: _p(name) for name in _TURN})
+    .values(finished_at=sa.func.now())
+    .on_conflict_do_nothing()
+    .returning(t.c.id)
+)
+_enqueue = Statement(
+    pg.insert(t)
+    .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request")})
+    .on_conflict_do_nothing()
+    .returning(t.c.id)
+)
+_lock_queue = Statement(sa.select(sa.func.pg_advisory_xact_lock(_p("tenant_id", type_=sa.BigInteger))))
+_queued = Statement(
+    sa.select(sa.func.count().label("count")).select_from(
+        sa.select(sa.literal(1))
+        .where(t.c.tenant_id == _p("tenant_id"), t.c.status == QUEUED)
+        .limit(_p("max_queued"))
+        .subquery()
+    )
+)
+
+
+def _claim_next() -> Statement:
+    """Take the first queued response, note the attempt, and give back what the run needs.
+
+    Served by ix_responses__queue; SKIP LOCKED lets claimers pass each other instead of waiting.
+    """
+    first = (
+        sa.select(t.c.tenant_id, t.c.id)
+        .where(t.c.status == QUEUED)
+        .order_by(t.c.priority, t.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("first")
+    )
+    claimed = (
+        sa.update(t)
+        .where(t.c.tenant_id == first.c.tenant_id, t.c.id == first.c.id)
+        .values(status=Status.IN_PROGRESS, attempt=t.c.attempt + 1, lease_until=_soon)
+        .returning(
+            t.c.tenant_id, t.c.id, t.c.attempt, t.c.mode, t.c.event_count, t.c.previous_id, t.c.chain_id,
+            t.c.seq, t.c.fork_chains, t.c.fork_seqs, t.c.codec, t.c.request, t.c["items"],
+        )
+        .cte("claimed")
+    )  # fmt: skip
+    noted = (
+        pg.insert(a)
+        .from_select(
+            ["tenant_id", "response_id", "attempt", "owner"],
+            sa.select(claimed.c.tenant_id, claimed.c.id, claimed.c.attempt, _p("owner", type_=sa.Text)),
+        )
+        .cte("noted")
+    )
+    return Statement(sa.select(claimed).add_cte(noted))
+
+
+_claim = _claim_next()
+
+_held = (
+    sa.func.unnest(
+        _p("tenants", type_=pg.ARRAY(sa.BigInteger)),
+        _p("ids", type_=pg.ARRAY(pg.UUID)),
+        _p("attempts", type_=pg.ARRAY(sa.SmallInteger)),
+    )
+    .table_valued(
+        sa.column("tenant_id", sa.BigInteger), sa.column("id", pg.UUID), sa.column("attempt", sa.SmallInteger)
+    )
+    .render_derived("held")
+)
+_renew = Statement(
+    sa.update(t)
+    .where(
+        t.c.tenant_id == _held.c.tenant_id,
+        t.c.id == _held.c.id,
+        t.c.attempt == _held.c.attempt,
+        t.c.status == IN_PROGRESS,
+    )
+    .values(lease_until=_soon)
+    .returning(t.c.id)
+)
+
+_ENDED: dict[str, Any] = {"finished_at": sa.func.now(), "lease_until": None, "request": None}
+_expiry = sa.case((t.c.mode.op("&")(sa.literal_column(str(int(Mode.EPHEMERAL)))) > 0, _later), else_=None)
+_FINISH = (
+    "status", "codec", "model", "body", "items", "output_count", "output_gated", "continuation",
+    "event_count", "stream_shape",
+)  # fmt: skip
+_finish = Statement(
+    sa.update(t)
+    .where(_claimed)
+    .values(**{name: _p(name) for name in _FINISH}, expires_at=_expiry, **_ENDED)
+    .returning(t.c.id)
+)
+_end = Statement(
+    sa.update(t)
+    .where(_this)
+    .values(
+        status=_p("status"), body=_p("body"), codec=_p("codec"), items=_p("items"),
+        event_count=_p("event_count"), expires_at=_expiry, **_ENDED,
+    )
+)  # fmt: skip
+_requeue = Statement(
+    sa.update(t)
+    .where(_claimed)
+    .values(status=Status.QUEUED, lease_until=None, event_count=_p("event_count"))
+    .returning(t.c.id)
+)
+_forget_ephemeral = Statement(sa.delete(t).where(t.c.expires_at < sa.func.now()))
+_waiting = Statement(
+    sa.select(sa.func.count().label("count")).select_from(
+        sa.select(sa.literal(1))
+        .where(t.c.status == QUEUED, t.c.id < _p("before"))
+        .limit(_p("limit"))
+        .subquery()
+    )
+)
+_end_attempt = Statement(
+    sa.update(a)
+    .where(
+        a.c.tenant_id == _p("tenant_id"),
+        a.c.response_id == _p("id"),
+        a.c.attempt == _p("attempt"),
+    )
+    .values(
+        ended_at=sa.func.coalesce(a.c.ended_at, sa.func.now()),
+        reason=sa.func.coalesce(a.c.reason, _p("reason", type_=sa.Text)),
+        upstream_id=sa.func.coalesce(_p("upstream_id", type_=sa.Text), a.c.upstream_id),
+        detail=sa.func.coalesce(_p("detail", type_=sa.LargeBinary), a.c.detail),
+    )
+)
+
+_locked = (
+    t.c.tenant_id, t.c.id, t.c.status, t.c.attempt, t.c.mode, t.c.event_count, t.c.codec, t.c.body,
+    t.c["items"], (t.c.lease_until < sa.func.now()).label("is_lease_over"),
+)  # fmt: skip
+_lock = Statement(sa.select(*_locked).where(_this, t.c.deleted_at.is_(None)).with_for_update())
+_lock_expired = Statement(
+    sa.select(*_locked)
+    .where(t.c.status == IN_PROGRESS, t.c.lease_until < sa.func.now())
+    .order_by(t.c.lease_until)
+    .limit(_p("limit"))
+    .with_for_update(skip_locked=True)
+)
+
+
+async def append(tx: Tx, turn: Turn) -> None:
+    """Store a finished turn at its place, or on a line of its own if another child was first there.
+
+    Repeating it is harmless: a turn that is already stored stays as it is. That is what a caller
+    needs whose connection broke before it learned the outcome of the commit.
+    """
+    await _put(tx, _insert, turn, {})
+
+
+async def enqueue(
+    tx: Tx, turn: Turn, *, mode: Mode, priority: int, event_count: int, request: bytes, max_queued: int
+) -> bool:
+    """Store a response as queued work, if its tenant has fewer than `max_queued` waiting.
+
+    A lock of the tenant's own makes the limit exact; foreground responses never meet it.
+    """
+    await tx.fetch(_lock_queue)
+    count = await tx.fetch_one(_queued, max_queued=max_queued)
+    if count and count["count"] >= max_queued:
+        return False
+    job = {"mode": mode, "priority": priority, "event_count": event_count, "request": compress(request)}
+    await _put(tx, _enqueue, turn, job)
+    return True
+
+
+async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job | None:
+    """Win the right to generate the first queued response, or learn that there is none.
+
+    One statement, so two workers cannot both win. The attempt number it returns fences every later
+    write. Which message woke the worker does not matter: the row is the queue.
+    """
+    row = await tx.fetch_one(_claim, owner=owner, lease_seconds=lease_seconds)
+    if row is None:
+        return None
+    codec = row["codec"]
+    return Job(
+        claim=Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]),
+        mode=Mode(row["mode"]),
+        event_count=row["event_count"],
+        parent=row["previous_id"],
+        place=lineage.place(row),
+        request=decompress(row["request"], codec),
+        input_blob=decompress(row["items"], codec),
+    )
+
+
+async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) -> set[UUID]:
+    """Prolong the leases; the responses among them that are still ours. The rest was lost."""
+    rows = await tx.fetch(
+        _renew,
+        tenants=[claim.tenant_id for claim in claims],
+        ids=[claim.response_id for claim in claims],
+        attempts=[claim.attempt for claim in claims],
+        lease_seconds=lease_seconds,
+    )
+    return {UUID(int=row["id"].int) for row in rows}
+
+
+async def finish(
+    tx: Tx, claim: Claim, turn: Turn, *, event_count: int, shape: bytes | None, ttl_seconds: float
+) -> bool:
+    """End a claimed response, unless it was cancelled or taken from us meanwhile."""
+    row = await tx.fetch_one(
+        _finish,
+        id=claim.response_id,
+        attempt=claim.attempt,
+        ttl_seconds=ttl_seconds,
+        event_count=event_count,
+        stream_shape=shape,
+        **_columns(turn),
+    )
+    return row is not None
+
+
+async def requeue(tx: Tx, claim: Claim, *, event_count: int) -> bool:
+    """Hand a claimed response back, for anyone to claim again; so many events have been shown of it."""
+    row = await tx.fetch_one(_requeue, id=claim.response_id, attempt=claim.attempt, event_count=event_count)
+    return row is not None
+
+
+async def forget_ephemeral(tx: SystemTx) -> None:
+    """Remove results that were only kept for polling. Nobody was ever chained on them."""
+    await tx.fetch(_forget_ephemeral)
+
+
+async def count_waiting(tx: SystemTx, *, older_than_seconds: float, limit: int) -> int:
+    """How many responses have been queued for that long; counted no further than `limit`."""
+    before = ids.first_uuid(time.time() - older_than_seconds)
+    row = await tx.fetch_one(_waiting, before=before, limit=limit)
+    return row["count"] if row else 0
+
+
+async def lock(tx: Tx, response_id: UUID) -> Row | None:
+    """The response's row, kept from changing until the transaction ends."""
+    return await tx.fetch_one(_lock, id=response_id)
+
+
+async def lock_expired(tx: SystemTx, *, limit: int) -> Sequence[Row]:
+    """Responses whose lease has run out, kept from changing; those that another reaper holds are skipped."""
+    return await tx.fetch(_lock_expired, limit=limit)
+
+
+def expired(row: Row, *, event_count: int) -> Expired:
+    """What a decision about a locked row needs."""
+    return Expired(Status(row["status"]), row["is_lease_over"] is True, row["attempt"], event_count)
+
+
+async def end(
+    tx: Tx, row: Row, status: Status, *, event_count: int, ttl_seconds: float, error: dict[str, str] | None
+) -> bytes:
+    """End a locked, unfinished response from outside its run: cancelled, or failed by the reaper.
+
+    Whoever runs it finds its attempt fenced off. Returns the body as it is now.
+    """
+    body = orjson.loads(decompress(row["body"], row["codec"]))
+    body |= {"status": status.wire, "error": error, "service_tier": _TIER_WHEN_AUTO}
+    whole = orjson.dumps(body)
+    await tx.fetch(
+        _end,
+        id=row["id"],
+        status=status,
+        body=compress(whole),
+        codec=CODEC,
+        items=compress(decompress(row["items"], row["codec"])),
+        event_count=event_count,
+        ttl_seconds=ttl_seconds,
+    )
+    return whole
+
+
+async def end_attempt(
+    tx: Tx, claim: Claim, reason: str, *, upstream_id: str | None = None, detail: bytes | None = None
+) -> None:
+    """Note how an attempt ended. The first word stands; what is learned later is added to it."""
+    await tx.fetch(
+        _end_attempt,
+        id=claim.response_id,
+        attempt=claim.attempt,
+        reason=reason,
+        upstream_id=upstream_id,
+        detail=compress(detail) if detail else None,
+    )
+
+
+_TIER_WHEN_AUTO = "default"
+
+
+async def _put(tx: Tx, statement: Statement, turn: Turn, more: dict[str, Any]) -> None:
+    values = {"id": turn.id, "previous_id": turn.parent, **_columns(turn), **more}
+    row = await tx.fetch_one(statement, **values, **lineage.encode(turn.place))
+    if row is None and turn.parent:
+        await tx.fetch(statement, **values, **lineage.encode(turn.place.elsewhere(turn.id)))
+
+
+def _columns(turn: Turn) -> dict[str, Any]:
+    both = (turn.input_blob, turn.output_blob)
+    return {
+        "status": turn.status,
+        "codec": CODEC,
+        "model": turn.model.replace("\0", "\ufffd"),
+        "input_count": turn.input_count,
+        "output_count": turn.output_count,
+        "input_bytes": len(turn.input_blob),
+        "input_gated": turn.input_gated,
+        "output_gated": turn.output_gated,
+        "continuation": lineage.encode_continuation(turn.continuation),
+        "body": compress(turn.body),
+        "items": compress(b",".join(blob for blob in both if blob)),
+    }
