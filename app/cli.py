@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
-from app.embedded import api_process, supervisor
+from app.embedded import api_process, supervisor, worker_process
 from app.embedded.errors import CannotStart
 from app.errors import Unavailable
 from app.observability import configure_logging
@@ -24,7 +24,8 @@ MASK = "********"
 cli = typer.Typer(
     name="holdfast",
     help="The durable, self-hosted server of the OpenAI Responses API.\n\n"
-    "`holdfast serve` runs everything in one command; `migrate` and `api` are its parts for production.",
+    "`holdfast serve` runs everything in one command; `migrate`, `api` and `worker` are its parts "
+    "for production.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +46,7 @@ StateDir = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Home of the embedded Postgres. Default: the user's state folder, for root /var/lib/holdfast.",
+        help="Home of the embedded servers. Default: the user's state folder, for root /var/lib/holdfast.",
     ),
 ]
 
@@ -67,9 +68,9 @@ def serve(
     config: Config = None,
     workers: Workers = 1,
 ) -> None:
-    """Run everything: Postgres where none is configured, migrations, the API.
+    """Run everything: Postgres and a broker where none is configured, migrations, the API, a worker.
 
-    Ctrl-C or SIGTERM stops it in order: running requests get `shutdown_grace_seconds`.
+    Ctrl-C or SIGTERM stops it in order: what runs gets `shutdown_grace_seconds`.
     A second one makes it quick.
     """
     settings = Settings.load(config, state_dir=state_dir)
@@ -81,7 +82,7 @@ def serve(
         workers=workers,
         config=config,
         migrate=migrations.upgrade,
-        on_ready=lambda bound: announce(settings, host, bound),
+        on_ready=lambda bound: announce(settings, host, bound, broker="embedded"),
     )
 
 
@@ -109,6 +110,25 @@ def api(host: Host = "127.0.0.1", port: Port = 8000, config: Config = None, work
 
 
 @cli.command()
+def worker(
+    config: Config = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Responses to generate at once; `worker_concurrency` where not given."),
+    ] = None,
+) -> None:
+    """Run a worker alone: it generates background responses and looks after lost ones.
+
+    Any number of them work on one database and one broker. SIGTERM lets runs end for
+    `shutdown_grace_seconds`, then hands back what nobody has seen anything of.
+    """
+    settings = _with_database(config, worker_concurrency=concurrency)
+    if not settings.broker_url:
+        raise ConfigurationError("broker_url is not set, and only `holdfast serve` brings its own broker")
+    worker_process.become(supervisor.process_environment(settings, config))
+
+
+@cli.command()
 def migrate(
     config: Config = None,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
@@ -132,8 +152,8 @@ def show_config(config: Config = None) -> None:
     print(render(Settings.load(config)))
 
 
-def announce(settings: Settings, host: str, port: int) -> None:
-    """Say where it listens, what it runs on and what to try."""
+def announce(settings: Settings, host: str, port: int, *, broker: str = "none") -> None:
+    """Say where it listens, what it runs on and what to try; `broker` is for where none is configured."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
     base = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     url = settings.database_url
@@ -141,7 +161,9 @@ def announce(settings: Settings, host: str, port: int) -> None:
     names = [name for each in settings.effective_upstreams for name in (*each.aliases, *each.models)]
     model = settings.default_model or next((name for name in names if not set(name) & set("*?[")), "gpt-5.4")
     print(f"Holdfast {version('holdfast')} on {base}/v1  (docs: {base}/docs)")
-    print(f"Postgres: {where}; models: {', '.join(names)}")
+    if settings.broker_url:
+        broker = _masked_url(settings.broker_url)
+    print(f"Postgres: {where}; broker: {broker}; models: {', '.join(names)}")
     print(
         f'Try: OpenAI(base_url="{base}/v1", api_key="unused")'
         f'.responses.create(model="{model}", input="Hello")',
@@ -176,8 +198,8 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _with_database(config: Path | None) -> Settings:
-    settings = Settings.load(config)
+def _with_database(config: Path | None, **overrides: object) -> Settings:
+    settings = Settings.load(config, **overrides)
     if not settings.database_url:
         raise ConfigurationError("database_url is not set, and only `holdfast serve` brings its own Postgres")
     return settings

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 # These report every step at info: what they have to say to an operator begins at warning.
-TALKATIVE = ("uvicorn.error", "uvicorn.access", "alembic", "asyncio", "celery", "kombu")
+TALKATIVE = ("uvicorn.error", "uvicorn.access", "alembic", "asyncio", "celery", "kombu", "amqp", "redis")
 
 
 def configure_logging(level: str) -> None:

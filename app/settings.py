@@ -35,6 +35,9 @@ from pydantic_settings import (
 PREFIX = "HOLDFAST_"
 CONFIG_VARIABLE = "HOLDFAST_CONFIG"
 
+BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://")
+"""Valkey speaks the Redis protocol and goes by its name."""
+
 
 class ConfigurationError(Exception):
     """A setting is wrong. The message names it and never shows a secret."""
@@ -151,7 +154,7 @@ class Settings(BaseSettings):
     )
     state_dir: Path = Field(
         default_factory=_default_state_dir,
-        description="Folder of the embedded Postgres. Default: the user's state folder "
+        description="Folder of the embedded Postgres and Valkey. Default: the user's state folder "
         "(`$XDG_STATE_HOME/holdfast` or `~/.local/state/holdfast`), for root `/var/lib/holdfast`.",
     )
     embedded_postgres_bin: Path | None = Field(
@@ -161,8 +164,9 @@ class Settings(BaseSettings):
     )
     broker_url: SecretStr | None = Field(
         default=None,
-        description="Celery broker that rings the bell for background responses, `redis://host:6379/0`. "
-        "The API and the worker need the same one. Losing a message delays work and never loses it.",
+        description="Celery broker that rings the bell for background responses: Redis or Valkey "
+        "(`redis://host:6379/0`) or RabbitMQ (`amqp://user:password@host//`), the same one for the API and "
+        "the worker. What it loses is late and never lost. Unset: `holdfast serve` runs a Valkey of its own.",
     )
     max_queued: int = Field(
         default=1000,
@@ -207,6 +211,18 @@ class Settings(BaseSettings):
         default=5,
         gt=0,
         description="How often a follower of a stream looks even without being notified, in seconds.",
+    )
+    worker_concurrency: int = Field(
+        default=200,
+        ge=1,
+        description="Background responses that one worker process generates at once. 200: they wait for "
+        "models, and a waiting one costs a thread and little else.",
+    )
+    reap_interval_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="How often each worker looks for work that was lost or rang in vain, in seconds. "
+        "5: what a lost bell or a dead worker can cost beyond its own limit, for one cheap query.",
     )
     default_model: str | None = Field(
         default=None,
@@ -318,6 +334,13 @@ class Settings(BaseSettings):
         if scheme not in {"postgresql", "postgresql+asyncpg"} or not separator:
             raise ValueError("must start with postgresql://")
         return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(BROKER_SCHEMES):
+            raise ValueError(f"must start with {', '.join(BROKER_SCHEMES[:-1])} or {BROKER_SCHEMES[-1]}")
+        return value
 
     @field_validator("state_dir", "embedded_postgres_bin")
     @classmethod

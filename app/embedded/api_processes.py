@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import Self
 
@@ -63,16 +64,20 @@ class ApiProcesses:
         for ready_fd in self._running:
             self._wait_until_ready(ready_fd)
 
-    def watch(self, *others: int) -> None:
-        """Replace what dies, until one of the descriptors `others` becomes readable.
+    def watch(self, *others: int, until: float | None = None) -> set[int]:
+        """Replace what dies, until one of the descriptors `others` becomes readable: those that are.
+
+        Args:
+            until: Return then at the latest; monotonic seconds.
 
         Raises:
             CannotStart: a replacement did not come up.
         """
         while True:
-            ended, _, _ = select.select([*self._running, *others], [], [])
-            if set(ended) & set(others):
-                return
+            patience = None if until is None else max(0.0, until - time.monotonic())
+            ended, _, _ = select.select([*self._running, *others], [], [], patience)
+            if not ended or set(ended) & set(others):
+                return set(ended) & set(others)
             for ready_fd in ended:
                 self._replace(ready_fd)
 

@@ -7,20 +7,16 @@ state_dir/
     postgres.lock    held by every process of a running server, so the next start knows when it may begin
 """
 
-import hashlib
-import os
 import shutil
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 from urllib.parse import quote
 
-from app.embedded import account, binaries, locks
+from app.embedded import account, binaries, folders, locks
 from app.embedded.errors import CannotStart
 from app.embedded.guarded import Guarded, stop_all
 from app.settings import environment
@@ -28,8 +24,6 @@ from app.settings import environment
 NAME = "holdfast"
 """Of the superuser and of the database."""
 LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
-LONGEST_SOCKET_PATH = 103  # sun_path holds 108 bytes on Linux and 104 on macOS, the final zero included.
-LARGE_LOG_BYTES = 10 * 1024 * 1024
 PREDECESSOR_SECONDS = 30
 
 # Fast shutdown, then immediate: both are safe, the second costs a recovery at the next start.
@@ -67,7 +61,7 @@ class EmbeddedPostgres:
         self._state_dir = state_dir.absolute()
         self._data = self._state_dir / "data"
         self._log = self._state_dir / "postgres.log"
-        self._sockets = _socket_dir(self._state_dir)
+        self._sockets = folders.for_socket(self._state_dir / "run", ".s.PGSQL.5432")
         self._bin_dir = bin_dir
         self._options = OPTIONS | ({} if durable else FAST_AND_LOSING)
         self._server: Guarded | None = None
@@ -117,7 +111,7 @@ class EmbeddedPostgres:
         """Make the cluster elsewhere and rename it: a folder `data` is always a whole one."""
         unfinished = self._data.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        self._own_folder(unfinished)
+        folders.make_private(unfinished, self._account)
         arguments = ["-U", NAME, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}", "--no-instructions"]
         self._once([bin_dir / "initdb", "-D", unfinished, *arguments], lock)
         # Single-user mode needs neither a server nor a client.
@@ -149,10 +143,10 @@ class EmbeddedPostgres:
             )
 
     def _run(self, bin_dir: Path, lock: int) -> None:
-        self._own_folder(self._sockets)
+        folders.make_private(self._sockets, self._account)
         options = self._options | {"unix_socket_directories": str(self._sockets)}
         settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
-        with _log(self._log) as log:
+        with folders.open_log(self._log) as log:
             before = log.tell()
             self._server = Guarded(
                 [str(bin_dir / "postgres"), "-D", str(self._data), *settings],
@@ -181,41 +175,10 @@ class EmbeddedPostgres:
             return False
         return len(lines) > 7 and lines[7].strip() == "ready"
 
-    def _own_folder(self, path: Path) -> None:
-        """Create a folder that only the account can enter, or accept one that is already so.
-
-        The socket may have to lie in the shared temporary folder, where a stranger could have made it.
-        """
-        owner = self._account.uid if self._account else os.geteuid()
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:
-            found = path.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
-                raise CannotStart(f"{path} exists and is not a private folder of ours: remove it") from None
-        else:
-            if self._account:
-                os.chown(path, self._account.uid, self._account.gid)
-
     def _environment(self) -> dict[str, str]:
         """Ours without what Postgres reads from it: its settings are on the command line alone."""
         kept = {name: value for name, value in environment().items() if not name.startswith("PG")}
         return kept | {"LC_ALL": LOCALE, "HOME": str(self._state_dir)}
-
-
-def _socket_dir(state_dir: Path) -> Path:
-    """A folder of the state, or one in the temporary folder where that is too long for a socket."""
-    wanted = state_dir / "run"
-    if len(os.fsencode(wanted / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH:
-        return wanted
-    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"holdfast-{os.geteuid()}-{digest}"
-
-
-def _log(path: Path) -> IO[bytes]:
-    if path.exists() and path.stat().st_size > LARGE_LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
 def _complaint(output: str) -> str:

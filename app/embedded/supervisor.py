@@ -2,15 +2,21 @@
 
 import signal
 import socket
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from app.embedded import worker_process
 from app.embedded.api_process import listen
 from app.embedded.api_processes import ApiProcesses
 from app.embedded.errors import CannotStart
+from app.embedded.guarded import Guarded
+from app.embedded.kept import Kept
 from app.embedded.locks import only_one
 from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.valkey import EmbeddedValkey
 from app.settings import CONFIG_VARIABLE, PREFIX, Settings, environment
 
 
@@ -35,13 +41,18 @@ def stoppable() -> Generator[None]:
 
 
 @contextmanager
-def embedded(settings: Settings) -> Generator[EmbeddedPostgres | None]:
-    """The embedded Postgres, yet to be started and ours alone; None where another one is configured."""
-    if settings.database_url:
-        yield None
+def embedded(settings: Settings) -> Generator[tuple[EmbeddedPostgres | None, EmbeddedValkey | None]]:
+    """The servers yet to be started and ours alone; None where another one is configured."""
+    if settings.database_url and settings.broker_url:
+        yield None, None
         return
     with only_one(settings.state_dir):
-        yield EmbeddedPostgres(settings.state_dir, bin_dir=settings.embedded_postgres_bin)
+        yield (
+            None
+            if settings.database_url
+            else EmbeddedPostgres(settings.state_dir, bin_dir=settings.embedded_postgres_bin),
+            None if settings.broker_url else EmbeddedValkey(settings.state_dir),
+        )
 
 
 def serve(
@@ -54,7 +65,7 @@ def serve(
     migrate: Callable[[str], None],
     on_ready: Callable[[int], None],
 ) -> None:
-    """Run the database, migrations and the API until a signal comes.
+    """Run the database, the broker, migrations, the API and a worker until a signal comes.
 
     Args:
         port: 0 picks a free one.
@@ -65,19 +76,33 @@ def serve(
     Raises:
         CannotStart: something is in the way, or died and could not be replaced.
     """
-    with stoppable(), closing(listen(host, port)) as listener, embedded(settings) as postgres:
-        url = postgres.url if postgres else _url(settings)
+    with (
+        stoppable(),
+        closing(listen(host, port)) as listener,
+        embedded(settings) as (postgres, valkey),
+        ExitStack() as parts,
+    ):
+        url = postgres.url if postgres else _text(settings.database_url)
+        variables = process_environment(
+            settings, config, database_url=url, broker_url=valkey.url if valkey else None
+        )
         # The API loads while the database starts. It is closed first all the same: it runs on it.
-        with (
-            _apis(listener, workers, settings, config, url) as apis,
-            postgres or nullcontext(),
-            closing(apis),
-        ):
-            migrate(url)
-            apis.serve()
-            on_ready(listener.getsockname()[1])
-            apis.watch(*([postgres.ended_fd] if postgres else []))
-            raise CannotStart(f"Postgres has ended; {settings.state_dir / 'postgres.log'} says why")
+        apis = parts.enter_context(_apis(listener, workers, settings, variables))
+        if postgres:
+            parts.enter_context(postgres)
+        broker = parts.enter_context(Kept("broker", valkey.start)) if valkey else None
+        worker = parts.enter_context(Kept("worker", lambda: _worker(settings, variables)))
+        parts.callback(apis.close)
+        # First of all, so that its runs and those of the API have the same time to end in.
+        parts.callback(worker.request_stop)
+        if broker:
+            broker.start()
+        migrate(url)
+        apis.serve()
+        worker.start()
+        on_ready(listener.getsockname()[1])
+        _watch(apis, [postgres.ended_fd] if postgres else [], [broker, worker] if broker else [worker])
+        raise CannotStart(f"Postgres has ended; {settings.state_dir / 'postgres.log'} says why")
 
 
 def serve_api(
@@ -90,30 +115,57 @@ def serve_api(
     on_ready: Callable[[int], None],
 ) -> None:
     """Run several API processes on a database that others look after, until a signal comes."""
+    variables = process_environment(settings, config)
     with (
         stoppable(),
         closing(listen(host, port)) as listener,
-        _apis(listener, workers, settings, config, _url(settings)) as apis,
+        _apis(listener, workers, settings, variables) as apis,
     ):
         apis.serve()
         on_ready(listener.getsockname()[1])
         apis.watch()
 
 
-def _url(settings: Settings) -> str:
-    return settings.database_url.get_secret_value() if settings.database_url else ""
+def process_environment(
+    settings: Settings,
+    config: Path | None,
+    *,
+    database_url: str | None = None,
+    broker_url: str | None = None,
+) -> dict[str, str]:
+    """Variables of a process that reads the settings that we have read, and these URLs over them."""
+    added = {
+        "DATABASE_URL": database_url or _text(settings.database_url),
+        "BROKER_URL": broker_url or _text(settings.broker_url),
+        "STATE_DIR": str(settings.state_dir),
+        "WORKER_CONCURRENCY": str(settings.worker_concurrency),
+    }
+    variables = dict(environment()) | {PREFIX + name: value for name, value in added.items()}
+    if config:
+        variables[CONFIG_VARIABLE] = str(config.absolute())
+    return variables
+
+
+def _watch(apis: ApiProcesses, vital: Sequence[int], kept: Sequence[Kept]) -> None:
+    """Replace what dies, until one of the vital descriptors is readable."""
+    while True:
+        watched = [fd for part in kept for fd in part.ended_fds]
+        due = [part.due_at for part in kept if part.due_at is not None]
+        if apis.watch(*vital, *watched, until=min(due, default=None)) & set(vital):
+            return
+        for part in kept:
+            part.tend()
+
+
+def _text(url: SecretStr | None) -> str:
+    return url.get_secret_value() if url else ""
+
+
+def _worker(settings: Settings, variables: Mapping[str, str]) -> Guarded:
+    return worker_process.start(variables, grace_seconds=settings.shutdown_grace_seconds)
 
 
 def _apis(
-    listener: socket.socket, count: int, settings: Settings, config: Path | None, url: str
+    listener: socket.socket, count: int, settings: Settings, variables: Mapping[str, str]
 ) -> ApiProcesses:
-    """The processes read the settings that we have read, and the database's URL over them."""
-    added = {PREFIX + "DATABASE_URL": url, PREFIX + "STATE_DIR": str(settings.state_dir)}
-    if config:
-        added[CONFIG_VARIABLE] = str(config.absolute())
-    return ApiProcesses(
-        listener,
-        count,
-        environment=dict(environment()) | added,
-        grace_seconds=settings.shutdown_grace_seconds,
-    )
+    return ApiProcesses(listener, count, environment=variables, grace_seconds=settings.shutdown_grace_seconds)

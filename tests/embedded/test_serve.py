@@ -59,7 +59,7 @@ def test_it_says_where_it_listens_what_it_runs_on_and_what_to_try(running: tuple
     call = 'responses.create(model="offline", input="Hello")'
     assert serve.lines == [
         f"Holdfast 0.1.0 on {serve.base}/v1  (docs: {serve.base}/docs)",
-        f"Postgres: embedded in {state_dir}; models: offline",
+        f"Postgres: embedded in {state_dir}; broker: embedded; models: offline",
         f'Try: OpenAI(base_url="{serve.base}/v1", api_key="unused").{call}',
     ]
 

@@ -1,0 +1,96 @@
+"""The Celery app: the composition root of a worker process. `holdfast worker` runs it.
+
+Settings are those of the environment, as in an API process. What is set here, with its reason, is not
+for operators to choose.
+"""
+
+import warnings
+
+import structlog
+from celery import Celery, signals
+from celery.platforms import SecurityWarning
+
+from app import wakeups
+from app.errors import Unavailable
+from app.observability import configure_logging
+from app.settings import Settings
+from workers import tasks
+from workers.runtime import runtime
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+settings = Settings.load()
+broker_url = settings.broker_url.get_secret_value() if settings.broker_url else ""
+
+app = Celery("holdfast", broker=broker_url)
+app.task(tasks.generate, name=wakeups.GENERATE)
+app.task(tasks.reap, name="reap")
+app.conf.update(
+    # Runs wait for models: a thread each, and one event loop for all (workers/runtime.py). Processes
+    # would cost 27 MB and a pool of connections each. Threads know neither time limits nor revoking by
+    # force; deadlines and cancellation belong to the engine.
+    worker_pool="threads",
+    worker_concurrency=settings.worker_concurrency,
+    worker_consumer="workers.consumer:Consumer",
+    # One queue, ours, declared as the API declares it.
+    task_queues=[wakeups.queue(broker_url)],
+    task_default_queue=wakeups.QUEUE_NAME,
+    task_create_missing_queues=False,
+    # The row is the result.
+    task_ignore_result=True,
+    # No bell waits behind a busy process while another is idle: acknowledged at the end of the run, and
+    # no more of them taken than there are threads.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    # A lost connection says nothing about the runs: their leases are in Postgres.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    # Nothing but data is ever decoded.
+    task_serializer="json",
+    accept_content=["json"],
+    # Workers start in any order with the broker, and outlive it.
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options=wakeups.consuming_options(
+        broker_url, longest_run_seconds=settings.max_run_seconds
+    ),
+    # Who reaches the broker rings bells and does no more: no remote control, and its queues with it.
+    worker_enable_remote_control=False,
+    # Logs are ours (app/observability.py).
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+)
+
+
+def _configure_logging(**_: object) -> None:
+    """Keep Celery from setting up its own: it does so where nothing is connected to the signal."""
+    configure_logging(settings.log_level)
+
+
+def _open(**_: object) -> None:
+    try:
+        runtime.open(settings)
+    except Unavailable as error:
+        raise SystemExit(f"holdfast: {error}") from None
+
+
+def _ready(**_: object) -> None:
+    log.info("worker.ready", concurrency=settings.worker_concurrency)
+
+
+def _begin_drain(how: str, **_: object) -> None:
+    runtime.begin_drain(settings.shutdown_grace_seconds if how == "Warm" else 0)
+
+
+def _close(**_: object) -> None:
+    runtime.close()
+
+
+signals.setup_logging.connect(_configure_logging)
+signals.worker_init.connect(_open)
+signals.worker_ready.connect(_ready)
+signals.worker_shutting_down.connect(_begin_drain)
+signals.worker_shutdown.connect(_close)
+
+# It warns of root, because of formats that can carry code; this worker takes none.
+warnings.filterwarnings("ignore", category=SecurityWarning)
