@@ -52,9 +52,9 @@ def to_draft(params: Mapping[str, Any]) -> Draft:
 
 async def _prepare(params: Mapping[str, Any], caller: Caller, it: Resources) -> engine.Run:
     """Check in the documented order: shape, state, then what the model's upstream can carry."""
+    check_state(params)
     _refuse_unsupported(params)
     draft = to_draft(params)
-    check_state(params)
     route = it.registry.resolve(draft.model)
     accepted = await accept(it.db, caller, draft)
     check_not_empty(params)

@@ -6,9 +6,10 @@ terminal is said before it has committed (law L8).
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -67,10 +68,10 @@ async def run(it: Run) -> Composer:
     composer = Composer(it.accepted.draft, is_heard=it.feed is not None, pads=it.pads)
     try:
         await _finish(it, composer, *await _generate(it, composer))
-    except ServiceError as error:
+    except Exception as error:
         # Nothing is stored, so no outcome may be told: only that the stream breaks off here (law L8).
         if it.feed and (composer.is_started or it.feed.is_streaming):
-            await _publish(it, [composer.broken(error)])
+            it.feed.put([composer.broken(error if isinstance(error, ServiceError) else ServiceError())])
         raise
     finally:
         if it.feed:
@@ -79,68 +80,80 @@ async def run(it: Run) -> Composer:
 
 
 async def _generate(it: Run, composer: Composer) -> Outcome:
-    """Listen to the upstream to its end, whatever that is."""
+    """Listen to the upstream to its end, whatever that is. What fails before it began is raised."""
     try:
         async with asyncio.timeout(it.max_run_seconds):
             await _listen(it, composer)
     except TimeoutError:
-        return _failed("server_error", "The response took longer than this server allows.")
-    except UpstreamError as error:
-        if not composer.is_started:
-            raise
-        log.warning("generation.failed", report=error.report)
-        return _failed(error.code or "server_error", error.message)
+        error = UpstreamError("The response took longer than this server allows.", status=504)
+    except ServiceError as refusal:
+        error = refusal
     except asyncio.CancelledError as order:
-        if not composer.is_started:
-            raise
         if SHUTDOWN not in order.args:
-            await _finish(it, composer, Status.CANCELLED, None)
+            if composer.is_started:
+                await _finish(it, composer, Status.CANCELLED, None)
             raise
-        return _failed("server_error", "The server is shutting down.")
+        error = Unavailable("The server is shutting down.")
     except Exception:
         # A bug of ours must not leave a stream without an end (design: errors, second place of two).
         log.exception("generation.crashed")
-        if not composer.is_started:
-            raise
-        return _failed("server_error", ServiceError().message)
-    return None, None
+        error = ServiceError()
+    else:
+        error = UpstreamError("The model provider ended without an answer.")
+    if composer.is_ended:
+        return None, None
+    if not composer.is_started:
+        raise error
+    return _failed(error)
 
 
 async def _listen(it: Run, composer: Composer) -> None:
     async with aclosing(it.provider.stream(it.context)) as deltas:
         async for delta in deltas:
-            await _publish(it, composer.feed(delta))
+            if (events := composer.feed(delta)) and it.feed:
+                await it.feed.publish(events)
 
 
 async def _finish(
     it: Run, composer: Composer, status: Status | None, error: Mapping[str, str] | None
 ) -> None:
-    """Close, store, tell. The write goes on to its end even if this task is cancelled meanwhile."""
-    await _publish(it, composer.close(status, error=error))
-    if it.accepted.draft.is_stored:
-        write = asyncio.ensure_future(_store(it, composer))
+    """Close, store, tell. No reader is waited for, and a cancellation waits until the end is told."""
+    _tell(it, composer.close(status, error=error))
+    order = await _uninterrupted(_store(it, composer)) if it.accepted.draft.is_stored else None
+    _tell(it, [composer.terminal()])
+    if order and SHUTDOWN not in order.args:
+        raise order
+
+
+async def _uninterrupted(write: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
+    """Wait for a write to its end, and only then say whether this task was cancelled meanwhile."""
+    task, order = asyncio.ensure_future(write), None
+    while not task.done():
         try:
-            await asyncio.shield(write)
-        except asyncio.CancelledError:
-            await write
-            raise
-    await _publish(it, [composer.terminal()])
+            await asyncio.wait({task})
+        except asyncio.CancelledError as latest:
+            order = latest
+    task.result()
+    return order
 
 
 async def _store(it: Run, composer: Composer) -> None:
     """Commit the turn. Postgres may be away for some seconds: repeating an append is harmless."""
     turn = _turn(it, composer)
-    for pause_seconds in (*COMMIT_PAUSES_SECONDS, None):
+    for pause_seconds in COMMIT_PAUSES_SECONDS:
         try:
-            async with it.db.begin(it.caller) as tx:
-                await responses.append(tx, turn)
+            await _append(it, turn)
         except Unavailable:
-            if pause_seconds is None:
-                raise
             log.warning("store.unavailable", response_id=ids.response_id(turn.id))
             await asyncio.sleep(pause_seconds)
         else:
             return
+    await _append(it, turn)
+
+
+async def _append(it: Run, turn: Turn) -> None:
+    async with it.db.begin(it.caller) as tx:
+        await responses.append(tx, turn)
 
 
 def _turn(it: Run, composer: Composer) -> Turn:
@@ -174,10 +187,14 @@ def _continuation(it: Run, composer: Composer) -> Continuation | None:
     return Continuation(open_calls, it.provider.name, upstream_ids)
 
 
-def _failed(code: str, message: str) -> Outcome:
-    return Status.FAILED, {"code": code, "message": message}
+def _failed(error: ServiceError) -> Outcome:
+    """The outcome of what went wrong after the beginning: the response's own error has fewer keys."""
+    report = error.report if isinstance(error, UpstreamError) else None
+    log.warning("generation.failed", reason=error.message, report=report)
+    code = error.code if isinstance(error, UpstreamError) and error.code else "server_error"
+    return Status.FAILED, {"code": code, "message": error.message}
 
 
-async def _publish(it: Run, events: Sequence[Event]) -> None:
+def _tell(it: Run, events: Sequence[Event]) -> None:
     if it.feed:
-        await it.feed.publish(events)
+        it.feed.put(events)

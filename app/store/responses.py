@@ -50,7 +50,7 @@ _delete = Statement(
 def _page(*, newest_first: bool, has_model: bool) -> Statement:
     """A page after a cursor, by the primary key. A filter by model reads on until the page is full."""
     beyond = t.c.id < _p("after") if newest_first else t.c.id > _p("after")
-    query = sa.select(*_columns).where(_mine, _alive, beyond)
+    query = sa.select(t.c.id, t.c.codec, t.c.body).where(_mine, _alive, beyond)
     if has_model:
         query = query.where(t.c.model == _p("model"))
     return Statement(query.order_by(t.c.id.desc() if newest_first else t.c.id.asc()).limit(_p("limit")))
@@ -95,6 +95,19 @@ class StoredResponse:
         return with_output(self.body, self.output_blob)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedResponse:
+    """A row as a list shows it: its items, which may be large, are not even read."""
+
+    id: UUID
+    body: bytes
+    """The response object with `"output":[]`."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> "ListedResponse":
+        return cls(UUID(int=row["id"].int), decompress(row["body"], row["codec"]))
+
+
 async def append(tx: Tx, turn: Turn) -> None:
     """Store a finished turn at its place, or on a line of its own if another child was first there.
 
@@ -113,7 +126,7 @@ async def _put(tx: Tx, turn: Turn, place: Place) -> bool:
         previous_id=turn.parent,
         status=turn.status,
         codec=CODEC,
-        model=turn.model.replace("\0", "\ufffd"),
+        model=_text(turn.model),
         input_count=turn.input_count,
         output_count=turn.output_count,
         input_bytes=len(turn.input_blob),
@@ -127,6 +140,11 @@ async def _put(tx: Tx, turn: Turn, place: Place) -> bool:
     return row is not None
 
 
+def _text(value: str) -> str:
+    """What a text column can hold: Postgres refuses NUL there."""
+    return value.replace("\0", "\ufffd")
+
+
 async def get(tx: ReadTx, response_id: UUID) -> StoredResponse | None:
     """The response, or None if there is none, it was deleted, or it is another tenant's (law L7)."""
     row = await tx.fetch_one(_get, id=response_id)
@@ -135,12 +153,12 @@ async def get(tx: ReadTx, response_id: UUID) -> StoredResponse | None:
 
 async def page(
     tx: ReadTx, *, limit: int, newest_first: bool, after: UUID | None, model: str | None
-) -> Sequence[StoredResponse]:
+) -> Sequence[ListedResponse]:
     """Up to `limit` responses after the cursor, in the order in which they were created."""
     statement = _pages[newest_first, model is not None]
     start = after or (_LAST if newest_first else _FIRST)
-    rows = await tx.fetch(statement, after=start, limit=limit, model=model)
-    return [StoredResponse.from_row(row) for row in rows]
+    rows = await tx.fetch(statement, after=start, limit=limit, model=_text(model or ""))
+    return [ListedResponse.from_row(row) for row in rows]
 
 
 async def delete(tx: Tx, response_id: UUID) -> bool:
