@@ -6,6 +6,7 @@ item is found without an index of its own.
 """
 
 import os
+import threading
 import time
 import uuid
 
@@ -50,16 +51,18 @@ ITEM_PREFIXES = {
 }
 
 _last: list[int] = [0]
+_turnstile = threading.Lock()
 
 
 def new_uuid() -> uuid.UUID:
-    """A UUIDv7 that is greater than every one this process has minted before.
+    """A UUIDv7 that is greater than every one this process has minted before, in any thread.
 
     The 12 bits after the milliseconds count up within one millisecond (RFC 9562 §6.2, method 1),
     borrowing from the next millisecond when they run out.
     """
-    tick = max((time.time_ns() // 1_000_000) << 12 | (os.urandom(1)[0] << 3), _last[0] + 1)
-    _last[0] = tick
+    with _turnstile:
+        tick = max((time.time_ns() // 1_000_000) << 12 | (os.urandom(1)[0] << 3), _last[0] + 1)
+        _last[0] = tick
     millis, count = tick >> 12, tick & 0xFFF
     tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
     return uuid.UUID(int=millis << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | tail)
@@ -92,11 +95,8 @@ def item_id(kind: str, response: uuid.UUID, place: int) -> str:
 def parse_item_id(text: str) -> tuple[uuid.UUID, int] | None:
     """The response and place that one of our own item ids names, or None for a client's own id."""
     tail = text.rpartition("_")[2]
-    value = _uuid(tail[:32]) if len(tail) >= 36 else None
-    try:
-        return (value, int(tail[32:], 16)) if value else None
-    except ValueError:
-        return None
+    value, place = _uuid(tail[:32]), _integer(tail[32:])
+    return (value, place) if value and place is not None and f"{place:04x}" == tail[32:] else None
 
 
 def request_id() -> str:
@@ -109,9 +109,15 @@ def call_id() -> str:
 
 
 def _uuid(text: str) -> uuid.UUID | None:
-    if len(text) != 32 or text != text.lower():
-        return None
+    """The UUID whose canonical hex this is: no second spelling may name the same row."""
+    value = _integer(text)
+    return uuid.UUID(int=value) if value is not None and f"{value:032x}" == text else None
+
+
+def _integer(text: str) -> int | None:
+    """A number in hex. Python reads underscores and other scripts' digits as well: compare what comes out."""
     try:
-        return uuid.UUID(hex=text)
+        value = int(text, 16)
     except ValueError:
         return None
+    return value if value >= 0 else None

@@ -53,9 +53,10 @@ def configure_logging(level: str) -> None:
 
 def _render() -> "list[Processor]":
     if sys.stderr.isatty():
-        return [structlog.dev.ConsoleRenderer()]
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    # Plain tracebacks in both cases: the richer ones print local variables, which hold what people wrote.
     return [
-        structlog.processors.dict_tracebacks,
+        structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_json),
     ]
 

@@ -77,16 +77,12 @@ class Resources:
 
     async def drain(self, after_seconds: float) -> None:
         """Let running generations go on for this long, then end them as failed, told to their clients."""
-        running = self._others()
-        if running:
-            await asyncio.wait(running, timeout=after_seconds)
-        for task in (stopped := self._others()):
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=after_seconds)
+        for task in (stopped := set(self._tasks)):
             task.cancel(SHUTDOWN)
         if stopped:
             await asyncio.wait(stopped, timeout=CLOSING_SECONDS)
-
-    def _others(self) -> set[asyncio.Task[Any]]:
-        return self._tasks - {asyncio.current_task()}
 
 
 @asynccontextmanager

@@ -13,6 +13,9 @@ ADVISORY_LOCK = 0x686F6C64
 
 
 def _migrate(connection: sa.Connection) -> None:
+    # Another's migration may take longer than any statement or lock of ours should.
+    connection.execute(sa.text("set local lock_timeout = 0"))
+    connection.execute(sa.text("set local statement_timeout = 0"))
     connection.execute(sa.text(f"select pg_advisory_lock({ADVISORY_LOCK})"))
     connection.commit()
     context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)

@@ -15,7 +15,7 @@ from app.store import migrate
 from app.store.db import Database
 from tests.live import LiveServer
 
-EXTERNAL = "HOLDFAST_TEST_DATABASE_URL"
+EXTERNAL = "TEST_DATABASE_URL"
 """An existing Postgres to run on instead of an embedded one; a database per worker is made in it."""
 
 

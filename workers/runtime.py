@@ -84,9 +84,12 @@ class Runtime:
             count = await self._background.reap()
         except Unavailable:
             log.warning("store.unavailable")
-            return
-        if self._resources.bell:
-            await self._resources.bell.ring_many(count)
+        except Exception:
+            # A bug in a round must not end the rounds, nor the process with all that runs in it.
+            log.exception("reaper.crashed")
+        else:
+            if self._resources.bell:
+                await self._resources.bell.ring_many(count)
 
     async def _live(self, settings: Settings, opened: Future[None]) -> None:
         async with open_worker(settings) as (self._resources, self._background):

@@ -62,9 +62,9 @@ def to_draft(params: Mapping[str, Any]) -> Draft:
 
 async def _accept(params: Mapping[str, Any], caller: Caller, it: Resources) -> tuple[Accepted, Route]:
     """Check in the documented order: shape, state, then what the model's upstream can carry."""
+    check_state(params)
     _refuse_unsupported(params, it)
     draft = to_draft(params)
-    check_state(params)
     route = it.registry.resolve(draft.model)
     accepted = await accept(it.db, caller, draft)
     check_not_empty(params)

@@ -8,9 +8,12 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from app.api.queries import query_error
 from app.errors import NotFound, RequestError, ServiceError, UpstreamError
+
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -73,12 +76,27 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Routes that do not exist, or not with this method."""
     if not isinstance(error, HTTPException):
         raise error
-    wrong = NotFound(f"Invalid URL ({request.method} {request.url.path})", code="unknown_url")
     if error.status_code == 405:
-        wrong = RequestError(
-            f"Not allowed to {request.method} on {request.url.path}.", code="method_not_supported"
-        )
-        wrong.status = 405
+        return _wrong_method(request)
+    return render(NotFound(f"Invalid URL ({request.method} {request.url.path})", code="unknown_url"))
+
+
+def _wrong_method(request: Request) -> Response:
+    wrong = RequestError(
+        f"Not allowed to {request.method} on {request.url.path}.", code="method_not_supported"
+    )
+    wrong.status = 405
     response = render(wrong)
-    response.headers.update(error.headers or {})
+    response.headers["allow"] = ", ".join(_allowed_methods(request))
     return response
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """All that the path takes; Starlette would name those of its first route alone."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]

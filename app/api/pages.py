@@ -1,6 +1,7 @@
 """The list envelope, and cutting a page out of an ordered walk (surface notes §1.3)."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -35,5 +36,5 @@ def cut(
         raise InvalidRequest(
             f"Invalid 'after': no item with id '{after}' in this list.", code="invalid_value", param="after"
         )
-    page = [item for item, _ in zip(walk, range(limit), strict=False)]
+    page = list(islice(walk, limit))
     return page, next(walk, None) is not None

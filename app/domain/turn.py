@@ -79,12 +79,15 @@ class Turn:
 
 def without_output(body: bytes) -> bytes:
     """The stored body as a list shows it: without the key, since an empty output would be untrue."""
-    return body.replace(b'"output":[],', b"", 1)
+    return body.replace(_OUTPUT + _NEXT, _NEXT, 1)
 
 
 def with_output(body: bytes, output_blob: bytes) -> bytes:
-    """The whole response object: the stored body with its output put back in its place.
+    """The whole response object: the stored body with its output put back in its place."""
+    return body.replace(_OUTPUT + _NEXT, b'"output":[' + output_blob + b"]," + _NEXT, 1)
 
-    The first `"output":[]` is the object's own: no field before it holds an array of a client's.
-    """
-    return body.replace(b'"output":[]', b'"output":[' + output_blob + b"]", 1)
+
+_OUTPUT = b'"output":[],'
+_NEXT = b'"parallel_tool_calls":'
+# Together they name the object's own output: before it stands what an upstream said of its moderation,
+# which has an `output` too, but no such neighbour (echo.WIRE_ORDER).

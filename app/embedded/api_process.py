@@ -7,12 +7,14 @@ the end of it as the end of the process. Waiting to be let go, it loads the appl
 of a start, done while the database starts.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -22,16 +24,27 @@ from app.settings import Settings
 BACKLOG = 2048
 
 
-class _Server(uvicorn.Server):
-    """Tells someone once it serves."""
+CLOSING_SECONDS = 5
+"""What running requests may take beyond the grace, once their generations were told to end."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+
+class _Server(uvicorn.Server):
+    """Tells someone once it serves, and ends streams in words instead of cutting them off."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object], grace_seconds: float) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._grace_seconds = grace_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.loaded_app
+        drained = asyncio.ensure_future(app.state.resources.drain(self._grace_seconds))
+        await super().shutdown(sockets)
+        await drained
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,7 +93,9 @@ def run(
         log_level=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        # Without it the loaded application is ours, as it was made.
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds + CLOSING_SECONDS,
     )
     config.load()
     on_loaded()
@@ -88,7 +103,7 @@ def run(
     # been asked to stop is no failure, so that handler does nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    _Server(config, on_ready).run(sockets=[listener])
+    _Server(config, on_ready, settings.shutdown_grace_seconds).run(sockets=[listener])
 
 
 def main() -> None:

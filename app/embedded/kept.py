@@ -54,6 +54,11 @@ class Kept:
         if self._child:
             self._child.request_stop()
 
+    def cut(self) -> None:
+        """End it quickly."""
+        if self._child:
+            self._child.close()
+
     def close(self) -> None:
         """Stop in good order and wait; an interruption makes it quick. Idempotent."""
         child, self._child = self._child, None

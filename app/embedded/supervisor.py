@@ -92,9 +92,7 @@ def serve(
             parts.enter_context(postgres)
         broker = parts.enter_context(Kept("broker", valkey.start)) if valkey else None
         worker = parts.enter_context(Kept("worker", lambda: _worker(settings, variables)))
-        parts.callback(apis.close)
-        # First of all, so that its runs and those of the API have the same time to end in.
-        parts.callback(worker.request_stop)
+        parts.callback(_end, apis, worker)
         if broker:
             broker.start()
         migrate(url)
@@ -155,6 +153,16 @@ def _watch(apis: ApiProcesses, vital: Sequence[int], kept: Sequence[Kept]) -> No
             return
         for part in kept:
             part.tend()
+
+
+def _end(apis: ApiProcesses, worker: Kept) -> None:
+    """What runs in the API and in the worker has the same time to end; an interruption cuts both short."""
+    worker.request_stop()
+    try:
+        apis.close()
+    except BaseException:
+        worker.cut()
+        raise
 
 
 def _text(url: SecretStr | None) -> str:

@@ -79,24 +79,26 @@ def _check(ancestry: Ancestry | None, draft: Draft) -> None:
     if unexplained:
         # Rare: an output for a call that was answered before. Only now is the history decoded.
         calls.check_known(unexplained, _history_items(ancestry))
-    if ancestry:
-        _check_duplicates(ancestry, draft)
+    _check_duplicates(ancestry, draft)
 
 
-def _check_duplicates(ancestry: Ancestry, draft: Draft) -> None:
+def _check_duplicates(ancestry: Ancestry | None, draft: Draft) -> None:
     """No id may stand twice in one context (behaviour 26). Those that we have just minted cannot."""
+    turns = ancestry.turns if ancestry else ()
+    seen = set[str]()
     for place, item in enumerate(draft.input.items):
         item_id: str = item["id"]
         if item_id == ids.item_id(item["type"], draft.id, place):
             continue
         # An unescaped `"id":"` cannot stand inside a JSON string.
         needle = b'"id":' + orjson.dumps(item_id)
-        if any(needle in blob for blob, _ in ancestry.turns):
+        if item_id in seen or any(needle in blob for blob, _ in turns):
             raise InvalidRequest(
                 f"Duplicate item found with id {item_id}. "
                 "Remove duplicate items from your input and try again.",
                 param="input",
             )
+        seen.add(item_id)
 
 
 def _history_items(ancestry: Ancestry | None) -> list[Mapping[str, Any]]:

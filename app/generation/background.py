@@ -128,7 +128,7 @@ class Background:
         try:
             await engine.run(it)
         except asyncio.CancelledError as order:
-            await asyncio.shield(asyncio.ensure_future(self._left(job, it.composer, order)))
+            await engine.uninterrupted(self._left(job, it.composer, order))
             raise
 
     async def _prepare(self, job: Job, entry: Entry | None) -> engine.Run:
@@ -143,6 +143,7 @@ class Background:
             is_heard=entry is not None,
             pads=_pads(draft, self._policy),
             begins_at=job.event_count if entry else 0,
+            keeps_shape=entry is not None,
         )
         return engine.Run(
             provider=route.provider,

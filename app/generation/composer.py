@@ -1,8 +1,9 @@
 """Fold a provider's deltas into output items, and say each step as a numbered event.
 
-A pure fold: no I/O, no clock, no randomness beyond the padding of deltas. Ids, indexes and sequence
-numbers are minted here and nowhere else. The grammar is the API's (reference: "Streaming events";
-surface notes §8.3): whatever order a provider reports in, what leaves here is well-formed.
+A pure fold: no I/O, no randomness beyond the padding of deltas, no clock but for the moment of the end.
+Ids, indexes and sequence numbers are minted here and nowhere else. The grammar is the API's (reference:
+"Streaming events"; surface notes §8.3): whatever order a provider reports in, what leaves here is
+well-formed, and adds up to the response.
 """
 
 import os
@@ -20,7 +21,7 @@ from app.domain.response import Draft, Status, snapshot
 from app.domain.tools import ToolGate
 from app.domain.turn import with_output
 from app.errors import ServiceError
-from app.generation.open_item import DEFAULT_PART, OpenItem, OpenPart, final_parts, head_of
+from app.generation.open_item import PARTS_OF, OpenItem, OpenPart, final_parts
 from app.providers.base import (
     AnnotationAdded,
     Delta,
@@ -35,6 +36,9 @@ from app.providers.base import (
     TextDelta,
 )
 
+_AFTER_INPUT = (".interpreting", ".completed", ".failed")
+"""The steps of a hosted call that follow its whole input."""
+
 
 class Composer:
     """One response in the making.
@@ -44,7 +48,13 @@ class Composer:
     """
 
     def __init__(
-        self, draft: Draft, *, is_heard: bool = True, pads: bool = False, begins_at: int = 0
+        self,
+        draft: Draft,
+        *,
+        is_heard: bool = True,
+        pads: bool = False,
+        begins_at: int = 0,
+        keeps_shape: bool = False,
     ) -> None:
         """Begin with nothing heard.
 
@@ -52,6 +62,7 @@ class Composer:
             draft: The request.
             is_heard: Whether anybody listens to events.
             pads: Add `obfuscation` to deltas, so that their length on the wire tells nothing.
+            keeps_shape: Remember in which steps the output was said, so that it can be said again.
             begins_at: How many events have been said before: the first that were said of a queued response.
         """
         self._draft = draft
@@ -60,6 +71,7 @@ class Composer:
         self._is_heard = is_heard
         self._events: list[Event] = []
         self._next = begins_at
+        self.shape: list[tuple[Any, ...]] | None = [] if keeps_shape else None
         self._gate = ToolGate(draft.params)
         self._items: list[OpenItem] = []
         self._slots: dict[int, OpenItem | None] = {}
@@ -85,7 +97,10 @@ class Composer:
 
     def feed(self, delta: Delta) -> list[Event]:
         """Take one delta in; the events it causes, possibly none."""
-        self._handle[type(delta)](delta)
+        kind = type(delta)
+        if not self.is_started and kind is not Started:
+            self._started(Started())
+        self._handle[kind](delta)
         return self._drain()
 
     def close(self, status: Status | None = None, *, error: Mapping[str, Any] | None = None) -> list[Event]:
@@ -101,6 +116,8 @@ class Composer:
         for item in self._items:
             if not item.is_done:
                 self._close_item(item, None, is_cut=self.status is not Status.COMPLETED)
+        if self.status is Status.CANCELLED:
+            self._items = []  # What was heard of it is shown nowhere (surface notes §4.4).
         self.output_blob = b",".join(item.json for item in self._items)
         completed_at = int(time.time()) if self.status is Status.COMPLETED else None
         self.body = orjson.dumps(
@@ -128,8 +145,15 @@ class Composer:
 
     def partial(self) -> dict[str, Any]:
         """What there was when the run was stopped: for the record of the attempt, not for the response."""
-        self.close(Status.CANCELLED)
-        return {"output": self.output, "usage": dict(self._finished.usage or {}) if self._finished else None}
+        for item in self._items:
+            if not item.is_done:
+                self._close_item(item, None, is_cut=True)
+        return {"output": self.output, "usage": self.usage}
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """What the upstream counted, once it has."""
+        return self._finished.usage if self._finished else None
 
     @property
     def event_count(self) -> int:
@@ -138,8 +162,13 @@ class Composer:
 
     @property
     def json(self) -> bytes:
-        """The response object as `GET` will give it (law L2). A cancelled one shows no output."""
-        return self.body if self.status is Status.CANCELLED else with_output(self.body, self.output_blob)
+        """The response object as `GET` will give it (law L2)."""
+        return with_output(self.body, self.output_blob)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the provider has said how it ends."""
+        return self._finished is not None
 
     @property
     def output(self) -> list[dict[str, Any]]:
@@ -160,6 +189,8 @@ class Composer:
         return self._overrides.get("model") or self._draft.model
 
     def _started(self, delta: Started) -> None:
+        if self.is_started:
+            return
         self.is_started = True
         if delta.model:
             self._overrides["model"] = delta.model
@@ -182,33 +213,40 @@ class Composer:
         place = len(self._draft.input.items) + index
         item = OpenItem(fixed, index, ids.item_id(fixed["type"], self._draft.id, place))
         self._items.append(item)
+        self._note("item")
         if self._is_heard:
             rest = b',"output_index":%d,"item":%s' % (index, orjson.dumps(item.skeleton()))
             self._say("response.output_item.added", rest)
         return item
 
     def _part_started(self, delta: PartStarted) -> None:
-        if item := self._slots.get(delta.slot):
+        item = self._slots.get(delta.slot)
+        if item is not None and not item.is_done and delta.kind in PARTS_OF.get(item.kind, ()):
             self._open_part(item, delta.index, delta.kind)
 
     def _open_part(self, item: OpenItem, index: int, kind: str) -> OpenPart:
+        """Begin a part. Within an item they follow each other, so the one before it ends."""
+        if item.parts and not item.parts[-1].is_done:
+            self._close_part(item.parts[-1], None)
         part = item.open_part(index, kind)
+        self._note("part", item.output_index, kind)
         if self._is_heard:
             self._say(part.events.added, part.head + b',"part":' + orjson.dumps(part.zero()))
         return part
 
     def _text(self, delta: TextDelta) -> None:
         item = self._slots.get(delta.slot)
-        if item is None or item.is_done:
+        if item is None or item.is_done or item.kind not in PARTS_OF:
             return
-        part = item.current.get(delta.index) or self._open_part(
-            item, delta.index, DEFAULT_PART.get(item.kind, "output_text")
-        )
-        if not part.is_done and (delta.text or delta.logprobs):
+        part = item.current.get(delta.index)
+        if part is None or part.is_done:
+            part = self._open_part(item, delta.index, part.kind if part else PARTS_OF[item.kind][0])
+        if delta.text or delta.logprobs:
             self._add_text(part, delta.text, delta.logprobs)
 
     def _add_text(self, part: OpenPart, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> None:
         part.texts.append(text)
+        self._note("text", part.output_index, len(text))
         part.logprobs.extend(logprobs)
         if self._is_heard:
             rest = part.head + b',"delta":' + orjson.dumps(text)
@@ -219,12 +257,15 @@ class Composer:
     def _annotation(self, delta: AnnotationAdded) -> None:
         item = self._slots.get(delta.slot)
         part = item.current.get(delta.index) if item else None
-        if part is None or part.is_done:
-            return
-        part.annotations.append(delta.annotation)
+        if part is not None and not part.is_done and part.kind == "output_text":
+            self._annotate(part, delta.annotation)
+
+    def _annotate(self, part: OpenPart, annotation: dict[str, Any]) -> None:
+        part.annotations.append(annotation)
+        self._note("note", part.output_index)
         if self._is_heard:
             number = len(part.annotations) - 1
-            rest = b',"annotation_index":%d,"annotation":%s' % (number, orjson.dumps(delta.annotation))
+            rest = b',"annotation_index":%d,"annotation":%s' % (number, orjson.dumps(annotation))
             self._say("response.output_text.annotation.added", part.head + rest)
 
     def _part_finished(self, delta: PartFinished) -> None:
@@ -236,7 +277,10 @@ class Composer:
     def _close_part(self, part: OpenPart, final: Mapping[str, Any] | None) -> None:
         if missing := part.missing(final):
             self._add_text(part, missing)
+        for annotation in part.missing_annotations(final):
+            self._annotate(part, annotation)
         part.finish(final)
+        self._note("part_done", part.output_index)
         if self._is_heard:
             self._say(part.events.done, part.head + part.done_fields())
             self._say(part.events.part_done, part.head + b',"part":' + orjson.dumps(part.final))
@@ -248,6 +292,7 @@ class Composer:
 
     def _add_input(self, item: OpenItem, text: str) -> None:
         item.inputs.append(text)
+        self._note("input", item.output_index, len(text))
         if self._is_heard and item.input:
             self._say(item.input.delta, item.head + b',"delta":' + orjson.dumps(text) + self._padding(text))
 
@@ -257,6 +302,7 @@ class Composer:
         if missing := item.missing_input(final):
             self._add_input(item, missing)
         item.is_input_done = True
+        self._note("input_done", item.output_index)
         if self._is_heard:
             whole = orjson.dumps("".join(item.inputs))
             rest = b',"%s":%s' % (item.input.field.encode(), whole)
@@ -266,41 +312,52 @@ class Composer:
 
     def _progress(self, delta: Progress) -> None:
         item = self._slots.get(delta.slot)
-        if item is None or not self._is_heard:
+        if item is None or item.is_done:
             return
-        if item.inputs:
+        if item.input and not item.is_input_done and delta.event.endswith(_AFTER_INPUT):
+            if item.held or not item.inputs:
+                # The finished item will bring the input, and then this may follow it.
+                item.held.append(delta)
+                return
             self._close_input(item, None)
-        fields = b"".join(
-            b",%s:%s" % (orjson.dumps(key), orjson.dumps(value)) for key, value in delta.fields.items()
-        )
-        self._say(delta.event, item.head + fields)
+        self._say_progress(item, delta)
+
+    def _say_progress(self, item: OpenItem, delta: Progress) -> None:
+        self._note("progress", item.output_index, delta.event, delta.fields)
+        if self._is_heard:
+            fields = orjson.dumps(delta.fields)[1:-1]
+            self._say(delta.event, item.head + (b"," + fields if fields else b""))
 
     def _item_finished(self, delta: ItemFinished) -> None:
         if delta.slot not in self._slots and delta.item:
-            self._slots[delta.slot] = self._open_item(head_of(delta.item))
+            self._slots[delta.slot] = self._open_item(delta.item)
         item = self._slots.get(delta.slot)
         if item is not None and not item.is_done:
             self._close_item(item, delta.item, is_cut=False)
 
     def _close_item(self, item: OpenItem, given: Mapping[str, Any] | None, *, is_cut: bool) -> None:
-        if self._is_heard or item.parts:
-            self._close_parts(item, given or {})
+        self._close_parts(item, given or {})
         self._close_input(item, given)
+        for delta in item.held:
+            self._say_progress(item, delta)
         item.finish(given, is_cut=is_cut)
+        self._note("done", item.output_index)
         if self._is_heard:
             self._say("response.output_item.done", item.index_head + b',"item":' + item.json)
 
     def _close_parts(self, item: OpenItem, given: Mapping[str, Any]) -> None:
         """Close what is open; a part that was never announced is announced and said now."""
-        finals = final_parts(given) if item.kind in {"message", "reasoning"} else []
-        for key, number, final in finals:
-            known = item.parts_in(key)
-            part = known[number] if number < len(known) else self._open_part(item, -1, final["type"])
-            if not part.is_done:
-                self._close_part(part, final)
-        for part in item.parts:
-            if not part.is_done:
-                self._close_part(part, None)
+        unsaid: list[dict[str, Any]] = []
+        for number, final in final_parts(item.kind, given):
+            known = item.parts_like(final["type"])
+            if number >= len(known):
+                unsaid.append(final)
+            elif not known[number].is_done:
+                self._close_part(known[number], final)
+        if item.parts and not item.parts[-1].is_done:
+            self._close_part(item.parts[-1], None)
+        for final in unsaid:
+            self._close_part(self._open_part(item, -1, final["type"]), final)
 
     def _end(self, delta: Finished) -> None:
         self._finished = delta
@@ -312,6 +369,11 @@ class Composer:
     def _padding(self, text: str) -> bytes:
         """Fill a delta up to a multiple of 16, so that its length does not give its text away."""
         return b',"obfuscation":"%s"' % self._pad[: -len(text) % 16] if self._pad else b""
+
+    def _note(self, *step: Any) -> None:
+        """Remember a step without its words: see `app.generation.rebuild`."""
+        if self.shape is not None:
+            self.shape.append(step)
 
     def _say(self, kind: str, rest: bytes) -> None:
         self._events.append(self._event(kind, rest))

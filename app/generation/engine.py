@@ -6,10 +6,10 @@ terminal is said before it has committed (law L8).
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -17,7 +17,7 @@ from app import ids
 from app.domain.context import Context
 from app.domain.events import Event
 from app.domain.response import Status
-from app.errors import RequestError, ServiceError, Unavailable, UpstreamError
+from app.errors import ServiceError, Unavailable, UpstreamError
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.keeping import Keeper
@@ -44,6 +44,7 @@ class Listener(Protocol):
         ...
 
     async def publish(self, events: Sequence[Event]) -> None: ...
+    def put(self, events: Sequence[Event]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -75,11 +76,12 @@ async def run(it: Run) -> Composer:
     """
     try:
         await _finish(it, *await _generate(it))
-    except ServiceError as error:
+    except Exception as error:
         # Nothing is stored, so no outcome may be told: only that the stream breaks off here (law L8).
-        # A background response has been promised; whoever reads on is told when it is decided.
-        if it.listener and not it.keeper.is_promised and _is_heard(it):
-            await _publish(it, [it.composer.broken(error)])
+        # Who follows a background response is told when it is decided.
+        if not it.keeper.is_promised and _has_begun(it):
+            broken = error if isinstance(error, ServiceError) else ServiceError()
+            _tell(it, [it.composer.broken(broken)])
         raise
     finally:
         if it.listener:
@@ -88,84 +90,97 @@ async def run(it: Run) -> Composer:
 
 
 async def _generate(it: Run) -> Outcome:
-    """Listen to the upstream to its end, whatever that is."""
+    """Listen to the upstream to its end, whatever that is. What fails before it began is raised."""
     try:
         async with asyncio.timeout(it.max_run_seconds):
             await _listen(it)
     except TimeoutError:
-        return _failed("server_error", "The response took longer than this server allows.")
-    except (UpstreamError, RequestError) as error:
-        if not _exists(it):
-            raise
-        log.warning("generation.failed", report=getattr(error, "report", None), code=error.code)
-        return _failed(error.code or "server_error", error.message)
+        error = UpstreamError("The response took longer than this server allows.", status=504)
+    except ServiceError as refusal:
+        error = refusal
     except asyncio.CancelledError as order:
-        return await _stopped(it, order)
+        error = await _stopped(it, order)
     except Exception:
         # A bug of ours must not leave a stream without an end (design: errors, second place of two).
         log.exception("generation.crashed")
-        if not _exists(it):
-            raise
-        return _failed("server_error", ServiceError().message)
-    return None, None
+        error = ServiceError()
+    else:
+        error = UpstreamError("The model provider ended without an answer.")
+    if it.composer.is_ended:
+        return None, None
+    if not it.composer.is_started and not it.keeper.is_promised:
+        raise error
+    return _failed(error)
 
 
-async def _stopped(it: Run, order: asyncio.CancelledError) -> Outcome:
-    """Somebody cancelled the run: the client is gone, the server stops, or the claim is lost."""
-    if SHUTDOWN in order.args and _exists(it) and not it.keeper.may_hand_back(it.composer):
-        return _failed("server_error", "The server is shutting down.")
+async def _stopped(it: Run, order: asyncio.CancelledError) -> ServiceError:
+    """Somebody cancelled the run: the client is gone, the claim is lost, or the server stops.
+
+    Only in the last case does the response end here, unless another attempt may have it.
+    """
+    if SHUTDOWN in order.args and not it.keeper.may_hand_back(it.composer):
+        return Unavailable("The server is shutting down.")
     if not it.keeper.is_promised and it.composer.is_started:
         await _finish(it, Status.CANCELLED, None)
     raise order
 
 
-def _exists(it: Run) -> bool:
-    """Whether there is a response to end: somebody has been told of it."""
-    return it.composer.is_started or it.keeper.is_promised
-
-
-def _is_heard(it: Run) -> bool:
+def _has_begun(it: Run) -> bool:
+    """Whether the client has seen a stream begin, so that an error must travel in it."""
     return it.composer.is_started or (it.listener is not None and it.listener.is_streaming)
 
 
 async def _listen(it: Run) -> None:
     async with aclosing(it.provider.stream(it.context)) as deltas:
         async for delta in deltas:
-            await _publish(it, it.composer.feed(delta))
+            if (events := it.composer.feed(delta)) and it.listener:
+                await it.listener.publish(events)
 
 
 async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | None) -> None:
-    """Close, store, tell. The write goes on to its end even if this task is cancelled meanwhile."""
-    await _publish(it, it.composer.close(status, error=error))
-    write = asyncio.ensure_future(_keep(it))
-    try:
-        await asyncio.shield(write)
-    except asyncio.CancelledError:
-        await write
-        raise
+    """Close, store, tell. No reader is waited for, and a cancellation waits until the end is told."""
+    _tell(it, it.composer.close(status, error=error))
+    order = await uninterrupted(_keep(it))
     # The terminal event of a background stream is not journalled: followers read it off the row.
     if not it.keeper.is_promised:
-        await _publish(it, [it.composer.terminal()])
+        _tell(it, [it.composer.terminal()])
+    if order and SHUTDOWN not in order.args:
+        raise order
+
+
+async def uninterrupted(write: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
+    """Wait for a write to its end, and only then say whether this task was cancelled meanwhile."""
+    task, order = asyncio.ensure_future(write), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as latest:
+            order = latest
+    task.result()
+    return order
 
 
 async def _keep(it: Run) -> None:
     """Commit the outcome. Postgres may be away for some seconds: keeping it twice is harmless."""
-    for pause_seconds in (*COMMIT_PAUSES_SECONDS, None):
+    for pause_seconds in COMMIT_PAUSES_SECONDS:
         try:
             await it.keeper.keep(it.composer)
         except Unavailable:
-            if pause_seconds is None:
-                raise
             log.warning("store.unavailable", response_id=ids.response_id(it.accepted.draft.id))
             await asyncio.sleep(pause_seconds)
         else:
             return
+    await it.keeper.keep(it.composer)
 
 
-def _failed(code: str, message: str) -> Outcome:
-    return Status.FAILED, {"code": code, "message": message}
+def _failed(error: ServiceError) -> Outcome:
+    """The outcome of what went wrong after the beginning: the response's own error has fewer keys."""
+    report = error.report if isinstance(error, UpstreamError) else None
+    log.warning("generation.failed", reason=error.message, report=report)
+    code = error.code if isinstance(error, UpstreamError) and error.code else "server_error"
+    return Status.FAILED, {"code": code, "message": error.message}
 
 
-async def _publish(it: Run, events: Sequence[Event]) -> None:
+def _tell(it: Run, events: Sequence[Event]) -> None:
     if it.listener:
-        await it.listener.publish(events)
+        it.listener.put(events)

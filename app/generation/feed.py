@@ -24,14 +24,17 @@ class Feed:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Hand events over, waiting while the reader is too far behind."""
-        if not events:
-            return
-        self._events.extend(events)
-        self._waiting_bytes += sum(len(event.data) for event in events)
-        self._has_news.set()
+        self.put(events)
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Hand the last events over, which wait for nobody: what ends must not hang on a reader."""
+        if events:
+            self._events.extend(events)
+            self._waiting_bytes += sum(len(event.data) for event in events)
+            self._has_news.set()
 
     def close(self) -> None:
         """Say that nothing more will come."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from app.domain.events import terminal_event
 from app.domain.response import TERMINAL
 from app.domain.tenancy import Caller
+from app.generation.rebuild import rebuild
 from app.store import events, responses
 from app.store.db import Database
 from app.store.notifications import Notifications
@@ -50,10 +51,20 @@ async def follow(
             if stored is None:
                 return
             if stored.status in TERMINAL:
-                yield _terminal(stored, after)
+                yield await _forgotten(db, caller, stored, after) + _terminal(stored, after)
                 return
             if not await _heard(news, poll_seconds):
                 yield IDLE
+
+
+async def _forgotten(db: Database, caller: Caller, stored: StoredResponse, after: int) -> bytes:
+    """Events that have left the journal, said again; none where no shape was kept (a cancelled stream)."""
+    if after >= stored.event_count - 1:
+        return b""
+    async with db.read(caller) as tx:
+        shape = await responses.shape(tx, stored.id)
+    events_again = rebuild(stored, shape) if shape else []
+    return b"".join(event.frame for event in events_again if event.sequence_number > after)
 
 
 def _terminal(stored: StoredResponse, after: int) -> bytes:

@@ -42,6 +42,12 @@ class Entry:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Hand events over; wait only where Postgres is a megabyte behind."""
+        self.put(events)
+        if self.waiting_bytes > MAX_WAITING_BYTES:
+            await self.written.wait()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Hand the last events over, which wait for nobody."""
         if not events:
             return
         for event in events:
@@ -51,8 +57,6 @@ class Entry:
         self.last_seq = events[-1].sequence_number
         self.written.clear()
         self._writer.has_work.set()
-        if self.waiting_bytes > MAX_WAITING_BYTES:
-            await self.written.wait()
 
     async def flushed(self) -> None:
         """Wait until everything is stored."""

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+import orjson
+
 from app.domain import calls
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim
 from app.domain.response import CHAINABLE
@@ -126,13 +128,17 @@ class ClaimedRow:
                 self._claim,
                 turn,
                 event_count=composer.event_count,
-                shape=None,
+                shape=orjson.dumps(composer.shape) if composer.shape else None,
                 ttl_seconds=self._ttl_seconds,
             )
             if not is_ours:
                 raise LeaseLost
             await lifecycle.end_attempt(
-                tx, self._claim, composer.status.wire, upstream_id=composer.upstream_response_id
+                tx,
+                self._claim,
+                composer.status.wire,
+                upstream_id=composer.upstream_response_id,
+                detail=orjson.dumps({"usage": composer.usage}) if composer.usage else None,
             )
         if self._entry:
             async with self._db.begin_system() as tx:

@@ -35,11 +35,11 @@ class Leases:
         try:
             yield
         finally:
-            del self._held[claim.response_id]
+            self._held.pop(claim.response_id, None)
 
     def lose(self, response_id: UUID) -> None:
         """Stop the run of this response, if it is here: its row is not ours any more."""
-        if held := self._held.get(response_id):
+        if held := self._held.pop(response_id, None):
             log.info("lease.lost", response_id=str(response_id))
             held[1].cancel(LEASE_LOST)
 

@@ -19,6 +19,9 @@ RETRY_AFTER_SECONDS = 5.0
 """What a client of a full queue is told to wait: a guess, as nobody knows how long models take."""
 
 
+_LIFECYCLE = b'{"type":"%s","sequence_number":%d,"response":%s}'
+
+
 @dataclass(frozen=True, slots=True)
 class Queued:
     """A response that waits for a worker: what its creator is told."""
@@ -80,6 +83,11 @@ def _mode(draft: Draft) -> Mode:
 
 def _queued(draft: Draft) -> Queued:
     body = orjson.dumps(snapshot(draft, status=Status.QUEUED, output=[]))
+    return Queued(body, queued_events(body))
+
+
+def queued_events(body: bytes) -> tuple[Event, ...]:
+    """What a stream says before any worker has seen the response."""
     names = ("response.created", "response.queued")
     said = (
         Event(
@@ -87,4 +95,4 @@ def _queued(draft: Draft) -> Queued:
         )
         for number, name in enumerate(names)
     )
-    return Queued(body, tuple(said))
+    return tuple(said)

@@ -1,11 +1,11 @@
-"""Make the events of a finished stream again, after the journal has forgotten them.
+"""Say a finished stream again after the journal has forgotten it.
 
-The items hold every word; the shape holds in which steps they were said. Feeding both to the composer
-gives the same events under the same sequence numbers. What no item keeps is missing: the padding of
-deltas, the logprobs of each delta, and in `output_item.added` what was not yet known then.
+The items hold every word; the shape holds in which steps they were said. Together they give the same
+events under the same sequence numbers. What neither keeps is missing: the padding of deltas, the
+logprobs of each delta, and what `output_item.added` did not know yet is known here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -16,32 +16,20 @@ from app.domain.items import InputItems, split
 from app.domain.jobs import SHOWN_BY_QUEUEING
 from app.domain.response import Draft, Status, snapshot
 from app.generation.composer import Composer
-from app.generation.open_item import INPUT_EVENTS, final_parts, head_of
+from app.generation.open_item import INPUT_EVENTS, OpenItem, final_parts
 from app.generation.queueing import queued_events
-from app.providers.base import (
-    AnnotationAdded,
-    Delta,
-    InputDelta,
-    ItemFinished,
-    ItemStarted,
-    PartFinished,
-    PartStarted,
-    Progress,
-    Started,
-    TextDelta,
-)
+from app.providers.base import Progress, Started
 from app.store.responses import StoredResponse
 
 
 def rebuild(stored: StoredResponse, shape: bytes) -> list[Event]:
     """Every event before the terminal one."""
     draft = _draft(stored)
-    composer = Composer(draft, begins_at=SHOWN_BY_QUEUEING)
-    told = [*queued_events(orjson.dumps(snapshot(draft, status=Status.QUEUED)))]
-    told += composer.feed(Started())
-    for delta in _deltas(split(stored.output_blob), orjson.loads(shape)):
-        told += composer.feed(delta)
-    return told
+    again = _Again(draft, split(stored.output_blob))
+    events = [*queued_events(orjson.dumps(snapshot(draft, status=Status.QUEUED))), *again.feed(Started())]
+    for step in orjson.loads(shape):
+        events += again.take(step)
+    return events
 
 
 def _draft(stored: StoredResponse) -> Draft:
@@ -51,42 +39,61 @@ def _draft(stored: StoredResponse) -> Draft:
     return Draft(stored.id, body["model"], {}, InputItems(items, stored.input_blob, Gated.NONE), body)
 
 
-def _deltas(items: Sequence[dict[str, Any]], shape: Sequence[Sequence[Any]]) -> Iterator[Delta]:
-    said = dict[Any, int]()
-    for step, place, *rest in shape:
-        final = items[place]
-        if step == "item":
-            yield ItemStarted(place, head_of(final))
-        elif step == "part":
-            yield PartStarted(place, rest[0], rest[1])
-        elif step == "text":
-            number, length = rest
-            begin = said.get((place, number), 0)
-            said[place, number] = begin + length
-            yield TextDelta(place, number, _text(final, number)[begin : begin + length])
-        elif step == "input":
-            begin = said.get(place, 0)
-            said[place] = begin + rest[0]
-            whole = final[INPUT_EVENTS[final["type"]].field]
-            yield InputDelta(place, whole[begin : begin + rest[0]])
+class _Again(Composer):
+    """A composer that is told the steps it took, and takes the words from the finished items."""
+
+    def __init__(self, draft: Draft, finals: Sequence[dict[str, Any]]) -> None:
+        super().__init__(draft, begins_at=SHOWN_BY_QUEUEING)
+        self._finals = finals
+        self._said: dict[int, int] = {}
+
+    def take(self, step: Sequence[Any]) -> list[Event]:
+        """One step, as `Composer` noted it."""
+        name, *rest = step
+        if name == "item":
+            self._open_item(self._finals[len(self._items)])
         else:
-            yield _closing(step, place, rest, final)
+            place, *more = rest
+            self._continue(name, self._items[place], self._finals[place], more)
+        return self._drain()
+
+    def _continue(self, name: str, item: OpenItem, final: Mapping[str, Any], more: Sequence[Any]) -> None:
+        if name == "part":
+            self._said[item.output_index] = 0
+            self._open_part(item, len(item.parts), more[0])
+        elif name == "input":
+            self._add_input(item, self._slice(item, final[INPUT_EVENTS[item.kind].field], more[0]))
+        elif name == "input_done":
+            self._close_input(item, None)
+        elif name == "progress":
+            self._say_progress(item, Progress(item.output_index, more[0], more[1]))
+        elif name == "done":
+            self._close_item(item, final, is_cut=False)
+        else:
+            self._continue_part(name, item, final, more)
+
+    def _continue_part(
+        self, name: str, item: OpenItem, final: Mapping[str, Any], more: Sequence[Any]
+    ) -> None:
+        part = item.parts[-1]
+        number = len(item.parts_like(part.kind)) - 1
+        whole = next(
+            each
+            for place, each in final_parts(item.kind, final)
+            if place == number and _is_counted_with(each["type"], part.kind)
+        )
+        if name == "text":
+            self._add_text(part, self._slice(item, whole[part.events.text_key], more[0]))
+        elif name == "note":
+            self._annotate(part, whole["annotations"][len(part.annotations)])
+        else:
+            self._close_part(part, whole)
+
+    def _slice(self, item: OpenItem, whole: str, length: int) -> str:
+        begin = self._said.get(item.output_index, 0)
+        self._said[item.output_index] = begin + length
+        return whole[begin : begin + length]
 
 
-def _closing(step: str, place: int, rest: Sequence[Any], final: dict[str, Any]) -> Delta:
-    if step == "note":
-        return AnnotationAdded(place, rest[0], rest[1])
-    if step == "progress":
-        return Progress(place, rest[0], rest[1])
-    if step == "part_done":
-        return PartFinished(place, rest[0], dict(_part(final, rest[0])))
-    return ItemFinished(place, final)
-
-
-def _part(final: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-    return final_parts(final)[number][2]
-
-
-def _text(final: Mapping[str, Any], number: int) -> str:
-    part = _part(final, number)
-    return part["refusal"] if part["type"] == "refusal" else part["text"]
+def _is_counted_with(kind: str, other: str) -> bool:
+    return PART_EVENTS[kind].index_key == PART_EVENTS[other].index_key

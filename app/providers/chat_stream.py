@@ -11,7 +11,6 @@ from typing import Any, Literal
 import orjson
 
 from app import ids
-from app.providers import usage
 from app.providers.base import (
     AnnotationAdded,
     Delta,
@@ -24,6 +23,7 @@ from app.providers.base import (
     Started,
     TextDelta,
 )
+from app.providers.chat_usage import renamed
 from app.providers.upstream_errors import UpstreamErrors
 
 Chunk = Mapping[str, Any]
@@ -128,7 +128,7 @@ class ChatFold:
                 yield from self._close_call(call)
         yield Finished(
             "incomplete" if reason else "completed",
-            usage=usage.from_chat(self._usage),
+            usage=renamed(self._usage) if self._usage else None,
             reason=reason,
             echo=self._echo,
         )

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from app.providers import usage
 from app.providers.base import (
     AnnotationAdded,
     Delta,
@@ -209,7 +208,7 @@ class ResponsesFold:
             yield from self._rest(response.get("output") or (), is_whole=status == "completed")
         yield Finished(
             status,
-            usage=usage.completed(response.get("usage")),
+            usage=response.get("usage"),
             reason=(response.get("incomplete_details") or {}).get("reason"),
             error=self._failure(response.get("error") or {}) if status == "failed" else None,
             echo=_echo(response),

@@ -162,9 +162,8 @@ class UpstreamClient:
             try:
                 self._models = await self._listed()
             except (aiohttp.ClientError, OSError, UpstreamError) as error:
-                logger.warning(
-                    "upstream.unlisted", extra={"upstream": self.upstream.name, "reason": repr(error)}
-                )
+                reason = type(error).__name__
+                logger.warning("upstream.unlisted", extra={"upstream": self.upstream.name, "reason": reason})
                 return ()
             self._models_until = time.monotonic() + MODELS_SECONDS
         return self._models
@@ -242,7 +241,9 @@ class UpstreamClient:
         ) as response:
             if response.status != 200:
                 raise self.errors.answered(response.status, await _head(response.content))
-            listed = _object(await response.read(), self.errors).get("data") or ()
+            listed = _object(await response.read(), self.errors).get("data")
+        if not isinstance(listed, list):
+            raise self.errors.broken("no list of models")
         return tuple(entry["id"] for entry in listed if isinstance(entry, dict) and "id" in entry)
 
 

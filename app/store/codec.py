@@ -33,8 +33,13 @@ def decompress(data: bytes, codec: int) -> bytes:
     """Unfold what `compress` made under the version `codec`.
 
     Raises:
-        ValueError: the row claims an impossible size or an unknown codec.
+        ValueError: the row claims an impossible size or an unknown codec, or it is damaged.
     """
-    if zstandard.frame_content_size(data) > MAX_BYTES:
-        raise ValueError("stored frame is larger than any turn can be")
-    return _DECOMPRESSORS[codec].decompress(data)
+    try:
+        if zstandard.frame_content_size(data) > MAX_BYTES:
+            raise ValueError("stored frame is larger than any turn can be")
+        return _DECOMPRESSORS[codec].decompress(data)
+    except KeyError as error:
+        raise ValueError(f"no dictionary for codec {codec}: the row is from a later release") from error
+    except zstandard.ZstdError as error:
+        raise ValueError(f"stored frame is damaged: {error}") from error

@@ -5,6 +5,7 @@ transaction. Neither may contain an await on an upstream or on the client (law L
 is there for tests to prove it.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
@@ -140,10 +141,16 @@ class Database:
             async with self._pool.acquire() as connection, connection.transaction():
                 yield SystemTx(connection)
 
-    async def ping(self) -> None:
-        """Raise `Unavailable` if Postgres does not answer within two seconds."""
+    async def ping(self, *, within_seconds: float = 2.0) -> None:
+        """Raise `Unavailable` if no connection is free, or Postgres does not answer, within this time."""
         with _unavailable():
-            await self._pool.execute("select 1", timeout=2)
+            async with asyncio.timeout(within_seconds), self._pool.acquire() as connection:
+                try:
+                    await connection.execute("select 1")
+                except asyncio.CancelledError:
+                    # The pool would first wait for the word of a server that says nothing.
+                    connection.terminate()
+                    raise
 
     async def close(self) -> None:
         await self._pool.close()

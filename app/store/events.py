@@ -91,7 +91,9 @@ _after = Statement(
     .limit(_p("limit"))
 )
 _last = Statement(
-    sa.select(sa.func.max(e.c.last_seq).label("max")).where(e.c.tenant_id == _p("tenant_id"), e.c.response_id == _p("id"))
+    sa.select(sa.func.max(e.c.last_seq).label("max")).where(
+        e.c.tenant_id == _p("tenant_id"), e.c.response_id == _p("id")
+    )
 )
 _is_finished = ~sa.exists().where(
     t.c.tenant_id == e.c.tenant_id, t.c.id == e.c.response_id, t.c.status < COMPLETED

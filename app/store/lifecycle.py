@@ -20,7 +20,7 @@ from app.domain.turn import Turn
 from app.store import lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
-from app.store.statements import IN_PROGRESS, QUEUED, SECOND, Statement
+from app.store.statements import IN_PROGRESS, QUEUED, SECOND, Statement, storable
 from app.store.tables import response_attempts as a
 from app.store.tables import responses as t
 
@@ -251,7 +251,7 @@ async def finish(
         attempt=claim.attempt,
         ttl_seconds=ttl_seconds,
         event_count=event_count,
-        stream_shape=shape,
+        stream_shape=compress(shape) if shape else None,
         **_columns(turn),
     )
     return row is not None
@@ -342,7 +342,7 @@ def _columns(turn: Turn) -> dict[str, Any]:
     return {
         "status": turn.status,
         "codec": CODEC,
-        "model": turn.model.replace("\0", "\ufffd"),
+        "model": storable(turn.model),
         "input_count": turn.input_count,
         "output_count": turn.output_count,
         "input_bytes": len(turn.input_blob),

@@ -1,6 +1,7 @@
 """The context walk: every turn before a new one, in one round trip at any depth."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -17,29 +18,32 @@ from app.store.statements import Statement
 from app.store.tables import responses as t
 
 _p = sa.bindparam
+_by_seq = itemgetter("seq")
 
 
-_COLUMNS = (
-    t.c.id, t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs,
-    t.c.status, t.c.codec, t.c["items"], t.c.continuation,
-)  # fmt: skip
-
-
-def _turns_of(line: sa.FromClause) -> Statement:
+def _turns_of(line: sa.FromClause, is_parent: sa.ColumnElement[bool]) -> Statement:
     """Each line up to where it was left: one index range scan a line, almost always exactly one.
 
-    Served by uq_responses__line; the parent comes last.
+    Served by uq_responses__line. Rows of one line come in its order; which line comes first is not said.
     """
-    return Statement(
-        sa.select(*_COLUMNS)
-        .select_from(line.join(t, sa.and_(t.c.chain_id == line.c.chain, t.c.seq <= line.c.upto)))
-        .where(t.c.tenant_id == _p("tenant_id"))
+    turn = (
+        sa.select(
+            t.c.seq, t.c.chain_id, t.c.status, t.c.codec, t.c["items"], t.c.continuation,
+            # Only the parent's are looked at, and on a line of many forks they are long.
+            sa.case((is_parent, t.c.fork_chains)).label("fork_chains"),
+            sa.case((is_parent, t.c.fork_seqs)).label("fork_seqs"),
+        )
+        .where(t.c.tenant_id == _p("tenant_id"), t.c.chain_id == line.c.chain, t.c.seq <= line.c.upto)
+        # A subquery that sorts cannot be merged into the join, so the planner has to take one line
+        # after the other, by the index, however few lines it believes there are.
         .order_by(t.c.seq)
-    )
+        .lateral("turn")
+    )  # fmt: skip
+    return Statement(sa.select(turn).select_from(line.join(turn, sa.true())))
 
 
 def _walk() -> Statement:
-    """From a parent that may still be chained on, through the lines it came from."""
+    """From a parent that may still be chained on (by pk_responses), through the lines it came from."""
     tip = (
         sa.select(t.c.chain_id, t.c.seq, t.c.fork_chains, t.c.fork_seqs)
         .where(
@@ -53,8 +57,8 @@ def _walk() -> Statement:
     )
     forks = _unnested(tip.c.fork_chains, tip.c.fork_seqs)
     own = sa.select(tip.c.chain_id.label("chain"), tip.c.seq.label("upto"))
-    line = sa.union_all(own, sa.select(forks.c.chain, forks.c.upto).select_from(tip, forks))
-    return _turns_of(line.subquery("line"))
+    lines = sa.union_all(own, sa.select(forks.c.chain, forks.c.upto).select_from(tip, forks))
+    return _turns_of(lines.subquery("line"), t.c.id == _p("id"))
 
 
 def _unnested(chains: Any, seqs: Any) -> sa.TableValuedAlias:
@@ -63,14 +67,19 @@ def _unnested(chains: Any, seqs: Any) -> sa.TableValuedAlias:
 
 
 _ancestry = _walk()
-_before = _turns_of(_unnested(_p("chains", type_=pg.ARRAY(pg.UUID)), _p("seqs", type_=pg.ARRAY(sa.Integer))))
+_before = _turns_of(
+    _unnested(_p("chains", type_=pg.ARRAY(pg.UUID)), _p("seqs", type_=pg.ARRAY(sa.Integer))),
+    t.c.id == _p("id"),
+)
 
 
 async def before(tx: ReadTx, parent: UUID, here: Place) -> Ancestry | None:
     """All turns before a stored one, whether or not its parent could still be chained on today."""
     lines = ((here.chain_id, here.seq - 1), *here.forks)
-    rows = await tx.fetch(_before, chains=[chain for chain, _ in lines], seqs=[seq for _, seq in lines])
-    return _gather(parent, rows)
+    found = await tx.fetch(
+        _before, id=parent, chains=[chain for chain, _ in lines], seqs=[seq for _, seq in lines]
+    )
+    return _gather(parent, found)
 
 
 async def ancestry(tx: ReadTx, parent: UUID) -> Ancestry | None:
@@ -78,9 +87,11 @@ async def ancestry(tx: ReadTx, parent: UUID) -> Ancestry | None:
     return _gather(parent, await tx.fetch(_ancestry, id=parent))
 
 
-def _gather(parent: UUID, rows: Sequence[Row]) -> Ancestry | None:
-    if not rows:
+def _gather(parent: UUID, found: Sequence[Row]) -> Ancestry | None:
+    if not found:
         return None
+    # Sorted here, where it costs next to nothing: Postgres would copy every row to do it.
+    rows = sorted(found, key=_by_seq)
     last = rows[-1]
     return Ancestry(
         parent=parent,

@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 
 import migrations
 from app.errors import Unavailable
@@ -20,7 +21,7 @@ def upgrade(database_url: str) -> None:
     """
     try:
         command.upgrade(_config(database_url, sys.stderr), "head")
-    except (OSError, asyncpg.PostgresError) as error:
+    except (OSError, asyncpg.PostgresError, DBAPIError) as error:
         raise Unavailable(f"cannot migrate: {error}") from error
 
 

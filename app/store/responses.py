@@ -12,7 +12,7 @@ from app.domain.response import Status
 from app.domain.turn import with_output
 from app.store.codec import decompress
 from app.store.db import ReadTx, Row, Tx
-from app.store.statements import Statement
+from app.store.statements import Statement, storable
 from app.store.tables import responses as t
 
 _p = sa.bindparam
@@ -35,6 +35,8 @@ _columns = (
 )
 _get = Statement(sa.select(*_columns).where(_mine, t.c.id == _p("id"), _alive))
 
+_shape = Statement(sa.select(t.c.codec, t.c.stream_shape).where(_mine, t.c.id == _p("id")))
+
 _delete = Statement(
     sa.update(t).where(_mine, t.c.id == _p("id"), _alive).values(deleted_at=sa.func.now()).returning(t.c.id)
 )
@@ -43,7 +45,9 @@ _delete = Statement(
 def _page(*, newest_first: bool, has_model: bool) -> Statement:
     """A page after a cursor, by the primary key. A filter by model reads on until the page is full."""
     beyond = t.c.id < _p("after") if newest_first else t.c.id > _p("after")
-    query = sa.select(*_columns).where(_mine, _alive, beyond, t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0)
+    query = sa.select(t.c.id, t.c.codec, t.c.mode, t.c.status, t.c.body).where(
+        _mine, _alive, beyond, t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0
+    )
     if has_model:
         query = query.where(t.c.model == _p("model"))
     return Statement(query.order_by(t.c.id.desc() if newest_first else t.c.id.asc()).limit(_p("limit")))
@@ -92,6 +96,19 @@ class StoredResponse:
         return self.body if self.status is Status.CANCELLED else with_output(self.body, self.output_blob)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedResponse:
+    """A row as a list shows it: its items, which may be large, are not even read."""
+
+    id: UUID
+    body: bytes
+    """The response object with `"output":[]`."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> "ListedResponse":
+        return cls(UUID(int=row["id"].int), _body(row))
+
+
 def _body(row: Row) -> bytes:
     """A claim does not rewrite the body: the one word that it changes is put in here."""
     body = decompress(row["body"], row["codec"])
@@ -106,14 +123,20 @@ async def get(tx: ReadTx, response_id: UUID) -> StoredResponse | None:
     return StoredResponse.from_row(row) if row else None
 
 
+async def shape(tx: ReadTx, response_id: UUID) -> bytes | None:
+    """In which steps the output of a stream was said; None where that is not known."""
+    row = await tx.fetch_one(_shape, id=response_id)
+    return decompress(row["stream_shape"], row["codec"]) if row and row["stream_shape"] else None
+
+
 async def page(
     tx: ReadTx, *, limit: int, newest_first: bool, after: UUID | None, model: str | None
-) -> Sequence[StoredResponse]:
+) -> Sequence[ListedResponse]:
     """Up to `limit` responses after the cursor, in the order in which they were created."""
     statement = _pages[newest_first, model is not None]
     start = after or (_LAST if newest_first else _FIRST)
-    rows = await tx.fetch(statement, after=start, limit=limit, model=model)
-    return [StoredResponse.from_row(row) for row in rows]
+    rows = await tx.fetch(statement, after=start, limit=limit, model=storable(model or ""))
+    return [ListedResponse.from_row(row) for row in rows]
 
 
 async def delete(tx: Tx, response_id: UUID) -> bool:

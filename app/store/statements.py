@@ -31,9 +31,20 @@ class Statement:
         compiled = clause.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
         self.sql = str(compiled)
         self._order: tuple[str, ...] = tuple(compiled.positiontup or ())
-        self._constants: dict[str, Any] = dict(compiled.params)
+        self._constants: dict[str, Any] = {
+            name: bind.value for name, bind in compiled.binds.items() if not bind.required
+        }
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """Values in the order of the placeholders; a name that is missing keeps the statement's constant."""
+        """Values in the order of the placeholders; those that stand in the statement are its own.
+
+        Raises:
+            KeyError: a parameter was forgotten. It is not null by that.
+        """
         constants = self._constants
         return [values[name] if name in values else constants[name] for name in self._order]
+
+
+def storable(text: str) -> str:
+    """What a text column can hold: Postgres refuses NUL there."""
+    return text.replace("\0", "\ufffd")

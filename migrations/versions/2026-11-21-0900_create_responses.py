@@ -66,9 +66,9 @@ def _create_responses() -> None:
         sa.Column("body", sa.LargeBinary, nullable=False, comment="The response without output; JSON, zstd"),
         sa.Column("items", sa.LargeBinary, nullable=False, comment="Input then output; JSON, commas, zstd"),
         sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_responses"),
-        sa.CheckConstraint("status between 0 and 5", name="ck_responses__status"),
-        sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name="ck_responses__finished"),
-        sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="ck_responses__fork"),
+        sa.CheckConstraint("status between 0 and 5", name=op.f("ck_responses__status")),
+        sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name=op.f("ck_responses__finished")),
+        sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name=op.f("ck_responses__fork")),
         postgresql_with={"toast_tuple_target": "8160"},
     )
     op.create_index("uq_responses__line", "responses", ["tenant_id", "chain_id", "seq"], unique=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import orjson
+import pytest
 import schemathesis.openapi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,8 +39,8 @@ def test_bodies_that_the_documentation_allows(api: httpx2.Client, case: Any) -> 
 
 @fuzzed
 @given(body=bodies.valid())
-def test_valid_bodies(api: httpx2.Client, body: dict[str, Any]) -> None:
-    check(api, bodies.encode(body))
+def test_valid_bodies(api: httpx2.Client, parent: bytes, body: dict[str, Any]) -> None:
+    check(api, bodies.encode(body).replace(bodies.PARENT.encode(), parent))
 
 
 @fuzzed
@@ -75,6 +76,11 @@ def test_paths_and_queries(api: httpx2.Client, path: str, name: str, query: dict
 def quote(name: str) -> str:
     """Every byte escaped, so that nothing of it is taken for the syntax of a URL."""
     return "".join(f"%{byte:02x}" for byte in name.encode(errors="surrogatepass"))
+
+
+@pytest.fixture(scope="module")
+def parent(api: httpx2.Client) -> bytes:
+    return api.post("/v1/responses", json={"model": "offline", "input": "hi"}).json()["id"].encode()
 
 
 def check(api: httpx2.Client, body: bytes) -> None:

@@ -1,7 +1,7 @@
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,29 +9,28 @@ import pytest
 from app.embedded.postgres import EmbeddedPostgres
 
 
-def reachable_folder() -> Path:
-    """Pytest's own folders are closed to the account that runs Postgres for root."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
-    folder.chmod(0o755)
-    return folder
+@contextmanager
+def reachable_folder() -> Generator[Path]:
+    """A temporary folder: pytest's own are closed to the account that runs Postgres for root."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 @pytest.fixture
 def state_dir() -> Generator[Path]:
     """A folder yet to be created."""
-    parent = reachable_folder()
-    yield parent / "state"
-    shutil.rmtree(parent)
+    with reachable_folder() as parent:
+        yield parent / "state"
 
 
 @pytest.fixture(scope="session")
 def made() -> Generator[Path]:
     """The state of a server that ran once and was stopped, for tests to copy."""
-    parent = reachable_folder()
-    with EmbeddedPostgres(parent / "state"):
-        pass
-    yield parent / "state"
-    shutil.rmtree(parent)
+    with reachable_folder() as parent:
+        with EmbeddedPostgres(parent / "state"):
+            pass
+        yield parent / "state"
 
 
 @pytest.fixture

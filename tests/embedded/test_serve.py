@@ -1,13 +1,15 @@
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Generator
+from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,11 @@ def create(serve: Serve) -> str:
 @pytest.fixture(scope="module")
 def running(made: Path) -> Generator[tuple[Serve, Path]]:
     """One server for the tests that leave it as they found it."""
-    parent = reachable_folder()
-    subprocess.run(["cp", "-a", made, parent / "state"], check=True)
-    with serving(parent / "state") as serve:
-        yield serve, parent / "state"
-        assert serve.stop(signal.SIGTERM) == 0
-    shutil.rmtree(parent)
+    with reachable_folder() as parent:
+        subprocess.run(["cp", "-a", made, parent / "state"], check=True)
+        with serving(parent / "state") as serve:
+            yield serve, parent / "state"
+            assert serve.stop(signal.SIGTERM) == 0
 
 
 def test_it_says_where_it_listens_what_it_runs_on_and_what_to_try(running: tuple[Serve, Path]) -> None:
@@ -107,13 +108,53 @@ def test_nothing_stays_behind_a_kill_and_the_data_is_there_at_the_next_start(use
         response_id = create(serve)
         serve.process.kill()
         serve.process.wait()
-        wait_until_gone(below, seconds=2)
+        wait_until_gone(below, seconds=3)
     with serving(used_state_dir) as serve:
         assert fetch(f"{serve.base}/v1/responses/{response_id}")["id"] == response_id
         below = descendants(serve.process.pid)
         # Ctrl-C in a terminal goes to the whole group; the guards must not mind.
         assert serve.stop(signal.SIGINT) == 0
         assert not alive(below)
+
+
+@contextmanager
+def streaming(serve: Serve, text: str) -> Generator[HTTPResponse]:
+    """A response that has been created and is being streamed."""
+    body = json.dumps({"model": "offline", "input": text, "stream": True}).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{serve.base}/v1/responses", body, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.readline() == b"event: response.created\n"
+        yield answer
+
+
+def test_a_running_request_ends_in_peace_and_a_second_signal_cuts_it_off(used_state_dir: Path) -> None:
+    with serving(used_state_dir) as serve:
+        with streaming(serve, "::sleep 0.5") as answer:
+            serve.process.send_signal(signal.SIGTERM)
+            assert b"event: response.completed" in answer.read()
+        assert serve.process.wait(10) == 0
+    with serving(used_state_dir) as serve:
+        below = descendants(serve.process.pid)
+        with streaming(serve, "::sleep 60"):
+            serve.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                serve.process.wait(0.3)
+            assert serve.stop(signal.SIGTERM) == 0
+        assert not alive(below)
+
+
+def test_a_signal_during_the_start_undoes_it(state_dir: Path) -> None:
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--state-dir", str(state_dir)]
+    with subprocess.Popen(command, cwd=ROOT, env=clean_environment()) as process:
+        while not (state_dir / "postgres.lock").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        below = descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        wait_until_gone(below, seconds=3)
+    assert not (state_dir / "data").exists()
 
 
 def test_a_postgres_that_ends_ends_everything_and_is_named(used_state_dir: Path) -> None:

@@ -150,15 +150,20 @@ def test_content_may_come_in_parts() -> None:
 
 def test_usage_keeps_costs_under_the_names_of_this_api() -> None:
     usage = {
-        "prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2},
-        "completion_tokens_details": None, "cost": 0.5, "is_byok": True,
+        "prompt_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens": 4,
+        "completion_tokens_details": None,
+        "total_tokens": 7,
+        "cost": 0.5,
+        "is_byok": True,
         "cost_details": {"upstream_inference_cost": None, "upstream_inference_prompt_cost": 0.2},
-    }  # fmt: skip
+    }
     assert heard(chunk({"content": "a"}, "stop"), chunk(usage=usage)).end.usage == {
         "input_tokens": 3,
-        "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 2},
         "output_tokens": 4,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": None,
         "total_tokens": 7,
         "cost": 0.5,
         "is_byok": True,

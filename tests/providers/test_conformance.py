@@ -29,7 +29,7 @@ def check_text(outcome: Outcome) -> None:
     assert outcome.end.status == "completed"
     assert outcome.end.usage is not None
     assert (outcome.end.usage["input_tokens"], outcome.end.usage["output_tokens"]) == (36, 12)
-    assert outcome.end.usage["output_tokens_details"]["reasoning_tokens"] == 0
+    assert outcome.end.usage["total_tokens"] == 48
 
 
 def check_parallel_tool_calls(outcome: Outcome) -> None:
@@ -261,7 +261,14 @@ async def test_models_are_listed_once_a_minute(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [json_answer({"error": "no"}, 500), json_answer([1]), Answer(b"<html>"), Answer(ending="reset")]
+    "answer",
+    [
+        json_answer({"error": "no"}, 500),
+        json_answer([1]),
+        json_answer({"data": 1}),
+        Answer(b"<html>"),
+        Answer(ending="reset"),
+    ],
 )
 @every_adapter
 async def test_an_upstream_that_cannot_list_has_no_models(subject: Subject, answer: Answer) -> None:

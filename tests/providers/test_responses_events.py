@@ -190,14 +190,7 @@ def test_usage_keeps_what_routers_add() -> None:
         "is_byok": False,
         "cost_details": {"a": None},
     }
-    found = heard(CREATED, completed(usage=usage)).end.usage
-    assert found is not None
-    assert {key: found[key] for key in ("cost", "is_byok", "cost_details", "total_tokens")} == {
-        "cost": 0.1,
-        "is_byok": False,
-        "cost_details": {"a": None},
-        "total_tokens": 3,
-    }
+    assert heard(CREATED, completed(usage=usage)).end.usage == usage
 
 
 def test_a_failed_generation_says_why_without_the_key() -> None:

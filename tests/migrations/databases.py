@@ -1,0 +1,47 @@
+"""Databases that come and go, and plain statements on them, for tests of migrations."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from app import ids
+
+
+@contextmanager
+def empty_database(postgres_url: str) -> Generator[str]:
+    """The URL of a new database on this server; it is dropped in the end."""
+    name = f"holdfast_empty_{ids.new_uuid().hex}"
+    fetch(postgres_url, f'create database "{name}"')
+    query = urlsplit(postgres_url).query
+    server = postgres_url.partition("?")[0].rpartition("/")[0]
+    yield f"{server}/{name}" + (f"?{query}" if query else "")
+    fetch(postgres_url, f'drop database "{name}" with (force)')
+
+
+def fetch(url: str, statement: str) -> list[tuple[object, ...]]:
+    """The rows of one statement."""
+
+    async def run() -> list[tuple[object, ...]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def run_script(url: str, script: str) -> None:
+    """Run all statements of a script, as `psql -f` would."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
