@@ -56,8 +56,9 @@ class Kept:
 
     def cut(self) -> None:
         """End it quickly."""
-        if self._child:
-            self._child.close()
+        child, self._child = self._child, None
+        if child:
+            child.close()
 
     def close(self) -> None:
         """Stop in good order and wait; an interruption makes it quick. Idempotent."""

@@ -16,7 +16,7 @@ from app.domain.items import InputItems, split
 from app.domain.jobs import SHOWN_BY_QUEUEING
 from app.domain.response import Draft, Status, snapshot
 from app.generation.composer import Composer
-from app.generation.open_item import INPUT_EVENTS, OpenItem, final_parts
+from app.generation.open_item import INPUT_EVENTS, PART_EVENTS, OpenItem, final_parts
 from app.generation.queueing import queued_events
 from app.providers.base import Progress, Started
 from app.store.responses import StoredResponse

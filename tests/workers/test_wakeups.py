@@ -1,0 +1,147 @@
+"""Bells, as a worker hears them."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator
+
+import pytest
+from kombu.connection import Connection
+from kombu.message import Message
+from structlog.testing import capture_logs
+
+from app import wakeups
+from app.wakeups import Bell
+from tests.workers.processes import LiveBroker, broker_running, wait_until
+
+
+class Listener:
+    """A consumer without Celery."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = Connection(url)
+        self._queue = wakeups.queue(url)(self._connection.default_channel)
+        self._queue.declare()
+        self._queue.purge()
+
+    @property
+    def count(self) -> int:
+        return self._queue.queue_declare().message_count
+
+    def hear(self) -> Message:
+        heard: list[Message] = []
+
+        def look() -> bool:
+            message = self._queue.get(no_ack=True)
+            if message:
+                heard.append(message)
+            return bool(heard)
+
+        wait_until(look)
+        return heard[0]
+
+    def close(self) -> None:
+        self._queue.purge()
+        self._connection.close()
+
+
+@pytest.fixture
+def listener(broker_url: str) -> Generator[Listener]:
+    listener = Listener(broker_url)
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+async def bell(broker_url: str) -> AsyncGenerator[Bell]:
+    bell = Bell(broker_url)
+    yield bell
+    await bell.close()
+
+
+async def test_a_bell_names_the_task_and_what_was_queued(bell: Bell, listener: Listener) -> None:
+    await bell.ring("resp_1")
+    message = await asyncio.to_thread(listener.hear)
+    assert message.headers["task"] == "generate"
+    assert message.headers["id"] == message.properties["correlation_id"]
+    assert message.decode()[0] == ["resp_1"]
+
+
+async def test_closing_lets_out_what_is_pending(broker_url: str, listener: Listener) -> None:
+    bell = Bell(broker_url)
+    for number in range(50):
+        await bell.ring(f"resp_{number}")
+    await bell.close()
+    assert listener.count == 50
+
+
+async def test_many_bells_are_as_many_as_are_wanted_and_no_more(bell: Bell, listener: Listener) -> None:
+    await bell.ring("resp_1")
+    for count in (3, 5, 2, 0):
+        await bell.ring_many(count)
+    await bell.ring("resp_2")
+    await asyncio.to_thread(wait_until, lambda: listener.count == 6)
+
+
+async def test_a_bell_that_was_never_rung_closes_at_once() -> None:
+    await Bell("redis://127.0.0.1:1/0").close()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "redis+socket:///nowhere/valkey.sock", "amqp://127.0.0.1:1//"]
+)
+async def test_a_broker_that_is_away_costs_nothing_and_is_told_once(url: str) -> None:
+    bell = Bell(url)
+    started = time.monotonic()
+    with capture_logs() as logs:
+        for _ in range(2000):
+            await bell.ring("resp_1")
+        await bell.ring_many(3)
+        assert time.monotonic() - started < 0.5
+        await bell.close()
+    assert [entry["event"] for entry in logs] == ["broker.lost"]
+
+
+async def test_pending_bells_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups, "MAX_PENDING", 10)
+    # A broker that takes connections and says nothing.
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    async with server:
+        bell = Bell(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+        for _ in range(100):
+            await bell.ring("resp_1")
+        assert bell._pending.qsize() <= 10
+
+
+async def test_a_broker_that_was_restarted_takes_the_next_bell() -> None:
+    with broker_running() as broker:
+        bell = Bell(broker.url)
+        await rung(bell, broker)
+        broker.kill()
+        broker.start()
+        with capture_logs() as logs:
+            await rung(bell, broker)
+        assert not logs
+        await bell.close()
+
+
+async def test_a_broker_that_comes_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups, "PATIENCE_SECONDS", 0.05)
+    with broker_running() as broker:
+        bell = Bell(broker.url)
+        broker.kill()
+        with capture_logs() as logs:
+            await bell.ring("resp_1")
+            await asyncio.to_thread(wait_until, lambda: len(logs) == 1)
+            broker.start()
+            await asyncio.sleep(0.06)
+            await rung(bell, broker)
+            await bell.close()
+        assert [entry["event"] for entry in logs] == ["broker.lost", "broker.back"]
+
+
+async def rung(bell: Bell, broker: LiveBroker) -> None:
+    """Ring, and wait until it hangs there."""
+    listener = Listener(broker.url)
+    await bell.ring("resp_1")
+    await asyncio.to_thread(wait_until, lambda: listener.count == 1)
+    listener.close()
