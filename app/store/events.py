@@ -6,6 +6,7 @@ while the attempt that made it is still the one in charge.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from app.domain.jobs import Claim
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import ReadTx, SystemTx, Tx
-from app.store.statements import COMPLETED, IN_PROGRESS, SECOND, Statement
+from app.store.statements import COMPLETED, IN_PROGRESS, Statement
 from app.store.tables import response_events as e
 from app.store.tables import responses as t
 
@@ -100,7 +101,7 @@ _is_finished = ~sa.exists().where(
 )
 _prune = Statement(
     sa.delete(e).where(
-        e.c.created_at < sa.func.now() - SECOND * _p("retention_seconds", type_=sa.Double),
+        e.c.created_at < sa.func.now() - _p("retention", type_=sa.Interval),
         _is_finished,
     )
 )
@@ -153,7 +154,7 @@ async def count(tx: ReadTx, response_id: UUID) -> int:
 
 async def prune(tx: SystemTx, *, retention_seconds: float) -> None:
     """Forget events of finished responses; they can be rebuilt from the items (`generation.rebuild`)."""
-    await tx.fetch(_prune, retention_seconds=retention_seconds)
+    await tx.fetch(_prune, retention=timedelta(seconds=retention_seconds))
 
 
 async def notify(tx: SystemTx, channel: str, response_id: UUID) -> None:

@@ -6,6 +6,7 @@ attempt that won it. Who comes too late changes nothing and is told so.
 
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,15 +21,15 @@ from app.domain.turn import Turn
 from app.store import lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
-from app.store.statements import IN_PROGRESS, QUEUED, SECOND, Statement, storable
+from app.store.statements import IN_PROGRESS, QUEUED, Statement, storable
 from app.store.tables import response_attempts as a
 from app.store.tables import responses as t
 
 _p = sa.bindparam
 _this = sa.and_(t.c.tenant_id == _p("tenant_id"), t.c.id == _p("id"))
 _claimed = sa.and_(_this, t.c.status == IN_PROGRESS, t.c.attempt == _p("attempt"))
-_soon = sa.func.now() + SECOND * _p("lease_seconds", type_=sa.Double)
-_later = sa.func.now() + SECOND * _p("ttl_seconds", type_=sa.Double)
+_soon = sa.func.now() + _p("lease", type_=sa.Interval)
+_later = sa.func.now() + _p("ttl", type_=sa.Interval)
 
 _TURN = (
     "tenant_id", "id", "chain_id", "previous_id", "seq", "fork_chains", "fork_seqs", "input_count",
@@ -214,7 +215,7 @@ async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job |
     One statement, so two workers cannot both win. The attempt number it returns fences every later
     write. Which message woke the worker does not matter: the row is the queue.
     """
-    row = await tx.fetch_one(_claim, owner=owner, lease_seconds=lease_seconds)
+    row = await tx.fetch_one(_claim, owner=owner, lease=timedelta(seconds=lease_seconds))
     if row is None:
         return None
     codec = row["codec"]
@@ -236,7 +237,7 @@ async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) 
         tenants=[claim.tenant_id for claim in claims],
         ids=[claim.response_id for claim in claims],
         attempts=[claim.attempt for claim in claims],
-        lease_seconds=lease_seconds,
+        lease=timedelta(seconds=lease_seconds),
     )
     return {UUID(int=row["id"].int) for row in rows}
 
@@ -249,7 +250,7 @@ async def finish(
         _finish,
         id=claim.response_id,
         attempt=claim.attempt,
-        ttl_seconds=ttl_seconds,
+        ttl=timedelta(seconds=ttl_seconds),
         event_count=event_count,
         stream_shape=compress(shape) if shape else None,
         **_columns(turn),
@@ -308,7 +309,7 @@ async def end(
         codec=CODEC,
         items=compress(decompress(row["items"], row["codec"])),
         event_count=event_count,
-        ttl_seconds=ttl_seconds,
+        ttl=timedelta(seconds=ttl_seconds),
     )
     return whole
 

@@ -19,7 +19,6 @@ QUEUED, IN_PROGRESS, COMPLETED = (
     sa.literal_column(str(int(status)), sa.SmallInteger)
     for status in (Status.QUEUED, Status.IN_PROGRESS, Status.COMPLETED)
 )
-SECOND = sa.literal_column("interval '1 second'", sa.Interval)
 
 
 class Statement:
