@@ -57,15 +57,15 @@ def queue(broker_url: str) -> Queue:
     return Queue(QUEUE_NAME, routing_key=QUEUE_NAME, queue_arguments=arguments)
 
 
-def consuming_options(broker_url: str, *, longest_run_seconds: float) -> dict[str, float]:
+def consuming_options(broker_url: str) -> dict[str, Any]:
     """Transport options of who waits for bells."""
     if is_rabbitmq(broker_url):
         return {}
     return {
-        # A bell is kept for as long as the run lasts that it began, and Redis cannot be told that it
-        # still does. Nothing is lost by waiting so long: the reaper rings for what a dead worker had.
-        "visibility_timeout": longest_run_seconds + 60,
-        # A broker that vanished without a word is noticed by the silence of the kernel or of a ping.
+        # Redis knows no acknowledgements. Kombu's substitute rings twice for long runs, and rings for what
+        # a dead worker had taken later than the reaper does.
+        "ack_emulation": False,
+        # A broker that vanished without a word is noticed by the kernel, or by a ping.
         "socket_keepalive": True,
         "health_check_interval": 15,
     }

@@ -15,6 +15,7 @@ from app.generation.accept import accept
 from app.generation.composer import Composer
 from app.generation.engine import Run
 from app.generation.feed import Feed
+from app.generation.keeping import NewRow
 from app.providers.base import Provider
 from app.store import responses
 from app.store.db import Database
@@ -46,9 +47,8 @@ async def a_run(
     draft = draft or a_draft()
     accepted = await accept(db, caller, draft)
     draft = accepted.draft
+    feed = Feed() if draft.is_streamed else None
     run = Run(
-        db=db,
-        caller=caller,
         provider=provider,
         accepted=accepted,
         context=Context(
@@ -57,8 +57,9 @@ async def a_run(
             params=draft.params,
             is_streamed=draft.is_streamed,
         ),
-        feed=Feed() if draft.is_streamed else None,
-        pads=False,
+        composer=Composer(draft, is_heard=feed is not None),
+        keeper=NewRow(db, caller, accepted, provider.name),
+        listener=feed,
         max_run_seconds=60,
     )
     return replace(run, **changes)

@@ -4,11 +4,15 @@ Settings are those of the environment, as in an API process. What is set here, w
 for operators to choose.
 """
 
+import signal
 import warnings
+from threading import Thread
 
 import structlog
 from celery import Celery, signals
-from celery.platforms import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from kombu.asynchronous import get_event_loop
+from kombu.transport import redis
 
 from app import wakeups
 from app.errors import Unavailable
@@ -51,11 +55,9 @@ app.conf.update(
     # Workers start in any order with the broker, and outlive it.
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    broker_transport_options=wakeups.consuming_options(
-        broker_url, longest_run_seconds=settings.max_run_seconds
-    ),
-    # Who reaches the broker rings bells and does no more: no remote control, and its queues with it.
-    worker_enable_remote_control=False,
+    broker_transport_options=wakeups.consuming_options(broker_url),
+    # `celery inspect ping` asks a worker over the broker how it is; other Celery apps there are not asked.
+    control_exchange=wakeups.QUEUE_NAME,
     # Logs are ours (app/observability.py).
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
@@ -75,11 +77,29 @@ def _open(**_: object) -> None:
 
 
 def _ready(**_: object) -> None:
+    # Celery would kill its tasks, which threads do not know.
+    signal.signal(signal.SIGQUIT, _quit)
     log.info("worker.ready", concurrency=settings.worker_concurrency)
 
 
-def _begin_drain(how: str, **_: object) -> None:
-    runtime.begin_drain(settings.shutdown_grace_seconds if how == "Warm" else 0)
+def _begin_drain(**_: object) -> None:
+    runtime.begin_drain()
+    if hub := get_event_loop():
+        # Celery's loop sees the order to stop when something wakes it, on RabbitMQ after ten seconds.
+        # Only another thread can.
+        Thread(target=hub.call_soon, args=(lambda: None,), daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, _cut_short)
+
+
+def _cut_short(*_: object) -> None:
+    """What a second signal does: hand back or end now what still runs."""
+    runtime.begin_drain(0)
+
+
+def _quit(*_: object) -> None:
+    _cut_short()
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _close(**_: object) -> None:
@@ -92,5 +112,11 @@ signals.worker_ready.connect(_ready)
 signals.worker_shutting_down.connect(_begin_drain)
 signals.worker_shutdown.connect(_close)
 
-# It warns of root, because of formats that can carry code; this worker takes none.
+# A worker that lost its broker must not try to give its bells back to it: kombu fails at that, in a way
+# that ends the worker. Who hands back a response rings for it anyway.
+redis.Channel.do_restore = False
+
+# It warns of root, because of formats that can carry code, and this worker takes none; and of a setting
+# that is chosen above.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

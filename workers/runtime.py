@@ -52,13 +52,18 @@ class Runtime:
         """Run in the loop; called by a task, whose thread waits for it."""
         self._submit(coroutine).result()
 
-    def begin_drain(self, after_seconds: float) -> None:
+    def begin_drain(self, after_seconds: float | None = None) -> None:
         """Claim nothing more, and after this time hand back or end what runs. Returns at once.
 
-        Once all runs have ended so have the tasks, and Celery goes on with its own shutdown.
+        Once all runs have ended so have the tasks, and Celery goes on with its own shutdown. Repeating it
+        with less time cuts the first short.
+
+        Args:
+            after_seconds: By default `shutdown_grace_seconds`.
         """
         self._is_draining = True
-        self._submit(self._background.drain(after_seconds))
+        grace_seconds = self._resources.settings.shutdown_grace_seconds
+        self._submit(self._background.drain(grace_seconds if after_seconds is None else after_seconds))
 
     def close(self) -> None:
         """Hand back what still runs, and close everything. Called once no task is left."""

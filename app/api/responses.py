@@ -14,7 +14,7 @@ from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.domain.gates import Gated, allowed, hide
 from app.domain.items import join, split
 from app.domain.jobs import Mode
-from app.domain.response import TERMINAL, Status
+from app.domain.response import TERMINAL
 from app.domain.turn import with_output, without_output
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.generation.cancel import cancel
@@ -79,8 +79,7 @@ async def get_response(
         after = -1 if starting_after is None else starting_after
         return follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
     output = _shown(stored.output_blob, stored.output_gated, include)
-    body = stored.body if stored.status is Status.CANCELLED else with_output(stored.body, output)
-    return Response(body, media_type="application/json")
+    return Response(with_output(stored.body, output), media_type="application/json")
 
 
 @router.delete("/{response_id}", **openapi.DELETE)

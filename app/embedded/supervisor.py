@@ -83,9 +83,7 @@ def serve(
         ExitStack() as parts,
     ):
         url = postgres.url if postgres else _text(settings.database_url)
-        variables = process_environment(
-            settings, config, database_url=url, broker_url=valkey.url if valkey else None
-        )
+        variables = process_environment(settings, config, database_url=url, broker_url=valkey and valkey.url)
         # The API loads while the database starts. It is closed first all the same: it runs on it.
         apis = parts.enter_context(_apis(listener, workers, settings, variables))
         if postgres:

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -17,22 +17,25 @@ from app.domain.context import Context
 from app.domain.echo import echo
 from app.domain.gates import gated_fields
 from app.domain.items import InputItems, split
-from app.domain.jobs import Job, Mode, Rerun
-from app.domain.response import Draft
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Job, Mode, Rerun
+from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
-from app.errors import LeaseLost, ServiceError
+from app.errors import LeaseLost, ServiceError, Unavailable
 from app.generation import engine, recover
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.journal import Entry, Journal
 from app.generation.keeping import ClaimedRow
 from app.generation.leases import LEASE_LOST, Leases
+from app.generation.news import tell_followers
 from app.providers.registry import Registry
 from app.store import events, lifecycle, lineage
-from app.store.db import Database
+from app.store.db import Database, Tx
 from app.store.notifications import Notifications
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,7 @@ class Background:
         """
         if self._is_draining:
             return False
-        async with self._db.begin_system() as tx:
-            job = await lifecycle.claim_next(tx, owner=self._owner, lease_seconds=self._policy.lease_seconds)
+        job = await self._watched(self._claim())
         if job is None:
             return False
         log.info("response.claimed", response_id=ids.response_id(job.claim.response_id))
@@ -94,57 +96,76 @@ class Background:
         self._is_draining = True
         if self._running:
             await asyncio.wait(self._running, timeout=after_seconds)
+        # A claim that has just been won is a run by now, and has begun: only so can it be told.
+        await asyncio.sleep(0)
         for task in (left := set(self._running)):
             task.cancel(engine.SHUTDOWN)
         if left:
             await asyncio.wait(left, timeout=10)
 
-    async def _attend(self, job: Job) -> None:
-        """Run a job under its lease. Only this task is cancelled when the lease is lost."""
-        task = asyncio.ensure_future(self._run(job))
+    def give_up(self) -> None:
+        """Claim nothing more and stop everything: what the runs need beside them is gone."""
+        self._is_draining = True
+        self.leases.lose_all()
+
+    def _watched(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """A task that `drain` waits for."""
+        task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
+
+    async def _claim(self) -> Job | None:
+        async with self._db.begin_system() as tx:
+            return await lifecycle.claim_next(tx, owner=self._owner, lease_seconds=self._policy.lease_seconds)
+
+    async def _attend(self, job: Job) -> None:
+        """Run a job under its lease. Only this task is cancelled when the lease is lost."""
+        task = self._watched(self._run(job))
         with self.leases.kept(job.claim, task):
             await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()):
+            # The lease ends by itself, and then the reaper decides.
             log.error(
                 "response.abandoned", response_id=ids.response_id(job.claim.response_id), exc_info=error
             )
 
     async def _run(self, job: Job) -> None:
         entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
+        draft = _draft(job)
+        composer = self._composer(job, draft)
         try:
-            await self._generate(job, entry)
+            await engine.run(await self._prepare(job, draft, composer, entry))
+        except asyncio.CancelledError as order:
+            is_lost = LEASE_LOST in order.args
+            await engine.uninterrupted(self._leave(job, composer, hands_back=not is_lost))
+            raise
+        except LeaseLost:
+            await self._leave(job, composer, hands_back=False)
+        except Unavailable:
+            log.warning("store.unavailable", response_id=ids.response_id(job.claim.response_id))
         except ServiceError as error:
             # Before there was a run: the model is gone from the settings, or its history cannot be carried.
             await self._fail(job, error)
-        except LeaseLost:
-            log.info("lease.lost", response_id=ids.response_id(job.claim.response_id))
         finally:
             self.journal.forget(job.claim)
 
-    async def _generate(self, job: Job, entry: Entry | None) -> None:
-        it = await self._prepare(job, entry)
-        try:
-            await engine.run(it)
-        except asyncio.CancelledError as order:
-            await engine.uninterrupted(self._left(job, it.composer, order))
-            raise
+    def _composer(self, job: Job, draft: Draft) -> Composer:
+        is_streamed = Mode.STREAMED in job.mode
+        return Composer(
+            draft,
+            is_heard=is_streamed,
+            pads=_pads(draft, self._policy),
+            begins_at=job.event_count,
+            # What was said in two attempts is not said again from one of them.
+            keeps_shape=is_streamed and job.event_count <= SHOWN_BEFORE_OUTPUT,
+        )
 
-    async def _prepare(self, job: Job, entry: Entry | None) -> engine.Run:
-        caller = Caller(job.claim.tenant_id)
-        draft = _draft(job)
-        async with self._db.read(caller) as tx:
+    async def _prepare(self, job: Job, draft: Draft, composer: Composer, entry: Entry | None) -> engine.Run:
+        async with self._db.read(Caller(job.claim.tenant_id)) as tx:
             ancestry = await lineage.before(tx, job.parent, job.place) if job.parent else None
         accepted = Accepted(draft, ancestry)
         route = self._registry.resolve(draft.model)
-        composer = Composer(
-            draft,
-            is_heard=entry is not None,
-            pads=_pads(draft, self._policy),
-            begins_at=job.event_count if entry else 0,
-            keeps_shape=entry is not None,
-        )
         return engine.Run(
             provider=route.provider,
             accepted=accepted,
@@ -167,24 +188,37 @@ class Background:
             max_run_seconds=self._policy.max_run_seconds,
         )
 
-    async def _left(self, job: Job, composer: Composer, order: asyncio.CancelledError) -> None:
-        """Note what an attempt had made when it was stopped; hand it back if that is what was asked."""
-        reason = LEASE_LOST if LEASE_LOST in order.args else "handed_back"
+    async def _leave(self, job: Job, composer: Composer, *, hands_back: bool) -> None:
+        """Note what an attempt had made when it was stopped; queue the response again if that is asked."""
+        claim = job.claim
         detail = orjson.dumps(composer.partial()) if composer.is_started else None
-        async with self._db.begin(Caller(job.claim.tenant_id)) as tx:
-            if reason != LEASE_LOST and await lifecycle.lock(tx, job.claim.response_id):
-                # The lock comes first: a batch of events in flight is then counted, or fenced off.
-                shown = await events.count(tx, job.claim.response_id)
-                await lifecycle.requeue(tx, job.claim, event_count=shown)
-            await lifecycle.end_attempt(
-                tx, job.claim, reason, upstream_id=composer.upstream_response_id, detail=detail
-            )
+        try:
+            async with self._db.begin(Caller(claim.tenant_id)) as tx:
+                if hands_back and await lifecycle.lock(tx, claim.response_id):
+                    await self._hand_back(tx, claim)
+                await lifecycle.end_attempt(
+                    tx,
+                    claim,
+                    "handed_back" if hands_back else LEASE_LOST,
+                    upstream_id=composer.upstream_response_id,
+                    detail=detail,
+                )
+        except Unavailable:
+            log.warning("store.unavailable", response_id=ids.response_id(claim.response_id))
+
+    async def _hand_back(self, tx: Tx, claim: Claim) -> None:
+        """Queue a locked response again. A batch of events in flight is counted now, or fenced off."""
+        shown = await events.count(tx, claim.response_id)
+        if shown <= SHOWN_BEFORE_OUTPUT:
+            await lifecycle.requeue(tx, claim, event_count=shown)
 
     async def _fail(self, job: Job, error: ServiceError) -> None:
+        claim = job.claim
         async with self._db.begin_system() as tx:
-            row = await lifecycle.lock(tx.of(job.claim.tenant_id), job.claim.response_id)
-            if row and row["attempt"] == job.claim.attempt:
+            row = await lifecycle.lock(tx.of(claim.tenant_id), claim.response_id)
+            if row and (row["status"], row["attempt"]) == (Status.IN_PROGRESS, claim.attempt):
                 await recover.fail(tx, row, error.message, ttl_seconds=self._policy.ephemeral_result_seconds)
+        await tell_followers(self._db, [claim.response_id])
 
 
 @asynccontextmanager
@@ -194,12 +228,20 @@ async def open_background(
     """Background work with everything that has to run beside it: renewals, the journal, cancellations."""
     background = Background(db, registry, policy)
     cancelled = Notifications(
-        database_url, events.CANCELLED, on_any=lambda payload: background.leases.lose(UUID(payload))
+        database_url, events.CANCELLED, on_any=lambda payload: background.leases.lose_response(UUID(payload))
     )
     loops = [
         asyncio.ensure_future(loop)
         for loop in (background.leases.run(), background.journal.run(), cancelled.run())
     ]
+
+    def died(loop: asyncio.Future[None]) -> None:
+        if not loop.cancelled():
+            log.critical("background.died", exc_info=loop.exception())
+            background.give_up()
+
+    for loop in loops:
+        loop.add_done_callback(died)
     try:
         yield background
     finally:

@@ -6,6 +6,7 @@ from app.domain.jobs import Claim, Mode
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.errors import Conflict
+from app.generation.news import tell_followers, tell_workers
 from app.store import events, lifecycle
 from app.store.db import Database
 
@@ -41,12 +42,6 @@ async def cancel(db: Database, caller: Caller, response_id: UUID, *, ttl_seconds
         if status is Status.IN_PROGRESS:
             claim = Claim(caller.tenant_id, response_id, row["attempt"])
             await lifecycle.end_attempt(tx, claim, "cancelled")
-    await _tell(db, response_id)
+    await tell_workers(db, response_id)
+    await tell_followers(db, [response_id])
     return True
-
-
-async def _tell(db: Database, response_id: UUID) -> None:
-    """Wake the worker and the followers, after the commit. What is not heard is found at renewal."""
-    async with db.begin_system() as tx:
-        await events.notify(tx, events.CANCELLED, response_id)
-        await events.notify(tx, events.CHANNEL, response_id)

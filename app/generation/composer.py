@@ -9,7 +9,7 @@ well-formed, and adds up to the response.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -82,25 +82,13 @@ class Composer:
         self.status = Status.IN_PROGRESS
         self.output_blob = b""
         self.body = b""
-        self._handle: Mapping[type, Callable[[Any], None]] = {
-            Started: self._started,
-            ItemStarted: self._item_started,
-            PartStarted: self._part_started,
-            TextDelta: self._text,
-            AnnotationAdded: self._annotation,
-            PartFinished: self._part_finished,
-            InputDelta: self._input,
-            Progress: self._progress,
-            ItemFinished: self._item_finished,
-            Finished: self._end,
-        }
 
     def feed(self, delta: Delta) -> list[Event]:
         """Take one delta in; the events it causes, possibly none."""
         kind = type(delta)
         if not self.is_started and kind is not Started:
             self._started(Started())
-        self._handle[kind](delta)
+        self._HANDLERS[kind](self, delta)
         return self._drain()
 
     def close(self, status: Status | None = None, *, error: Mapping[str, Any] | None = None) -> list[Event]:
@@ -119,6 +107,11 @@ class Composer:
         if self.status is Status.CANCELLED:
             self._items = []  # What was heard of it is shown nowhere (surface notes §4.4).
         self.output_blob = b",".join(item.json for item in self._items)
+        if self.shape is not None:
+            # What the request had said where the upstream decided otherwise: the first events showed it.
+            echo = self._draft.echo
+            asked = {key: echo[key] for key in self._overrides if key in echo}
+            self._note("decided", asked, [key for key in self._overrides if key not in echo])
         completed_at = int(time.time()) if self.status is Status.COMPLETED else None
         self.body = orjson.dumps(
             self._snapshot(
@@ -192,6 +185,7 @@ class Composer:
         if self.is_started:
             return
         self.is_started = True
+        self._note("started", delta.model)
         if delta.model:
             self._overrides["model"] = delta.model
         self.upstream_response_id = delta.upstream_id
@@ -213,11 +207,14 @@ class Composer:
         place = len(self._draft.input.items) + index
         item = OpenItem(fixed, index, ids.item_id(fixed["type"], self._draft.id, place))
         self._items.append(item)
-        self._note("item")
         if self._is_heard:
-            rest = b',"output_index":%d,"item":%s' % (index, orjson.dumps(item.skeleton()))
-            self._say("response.output_item.added", rest)
+            skeleton = item.skeleton()
+            self._note("item", skeleton)
+            self._say_added(item, skeleton)
         return item
+
+    def _say_added(self, item: OpenItem, skeleton: Mapping[str, Any]) -> None:
+        self._say("response.output_item.added", item.index_head + b',"item":' + orjson.dumps(skeleton))
 
     def _part_started(self, delta: PartStarted) -> None:
         item = self._slots.get(delta.slot)
@@ -292,8 +289,8 @@ class Composer:
 
     def _add_input(self, item: OpenItem, text: str) -> None:
         item.inputs.append(text)
-        self._note("input", item.output_index, len(text))
         if self._is_heard and item.input:
+            self._note("input", item.output_index, len(text))
             self._say(item.input.delta, item.head + b',"delta":' + orjson.dumps(text) + self._padding(text))
 
     def _close_input(self, item: OpenItem, final: Mapping[str, Any] | None) -> None:
@@ -343,7 +340,10 @@ class Composer:
         item.finish(given, is_cut=is_cut)
         self._note("done", item.output_index)
         if self._is_heard:
-            self._say("response.output_item.done", item.index_head + b',"item":' + item.json)
+            self._say_item_done(item)
+
+    def _say_item_done(self, item: OpenItem) -> None:
+        self._say("response.output_item.done", item.index_head + b',"item":' + item.json)
 
     def _close_parts(self, item: OpenItem, given: Mapping[str, Any]) -> None:
         """Close what is open; a part that was never announced is announced and said now."""
@@ -362,6 +362,19 @@ class Composer:
     def _end(self, delta: Finished) -> None:
         self._finished = delta
         self._overrides.update(delta.echo)
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[..., None]]] = {
+        Started: _started,
+        ItemStarted: _item_started,
+        PartStarted: _part_started,
+        TextDelta: _text,
+        AnnotationAdded: _annotation,
+        PartFinished: _part_finished,
+        InputDelta: _input,
+        Progress: _progress,
+        ItemFinished: _item_finished,
+        Finished: _end,
+    }
 
     def _snapshot(self, **outcome: Any) -> dict[str, Any]:
         return snapshot(self._draft, status=self.status, output=[], echo_overrides=self._overrides, **outcome)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain, cycle
 from typing import Any, Protocol
 
 import structlog
@@ -144,7 +145,7 @@ async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | Non
     # The terminal event of a background stream is not journalled: followers read it off the row.
     if not it.keeper.is_promised:
         _tell(it, [it.composer.terminal()])
-    if order and SHUTDOWN not in order.args:
+    if order and SHUTDOWN not in order.args and not it.keeper.is_promised:
         raise order
 
 
@@ -161,8 +162,12 @@ async def uninterrupted(write: Coroutine[Any, Any, None]) -> asyncio.CancelledEr
 
 
 async def _keep(it: Run) -> None:
-    """Commit the outcome. Postgres may be away for some seconds: keeping it twice is harmless."""
-    for pause_seconds in COMMIT_PAUSES_SECONDS:
+    """Commit the outcome. Postgres may be away for some seconds: keeping it twice is harmless.
+
+    What was promised is offered until Postgres is back; then it is kept, or another has taken it over.
+    """
+    last = COMMIT_PAUSES_SECONDS[-1:]
+    for pause_seconds in chain(COMMIT_PAUSES_SECONDS, cycle(last if it.keeper.is_promised else ())):
         try:
             await it.keeper.keep(it.composer)
         except Unavailable:

@@ -6,19 +6,23 @@ from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from app.domain.events import terminal_event
-from app.domain.response import TERMINAL
+from app.domain.response import TERMINAL, Status
 from app.domain.tenancy import Caller
+from app.errors import Unavailable
 from app.generation.rebuild import rebuild
 from app.store import events, responses
 from app.store.db import Database
 from app.store.notifications import Notifications
-from app.store.responses import StoredResponse
+
+RETRY_SECONDS = 1.0
 
 IDLE = b""
 """What a follower is given when there was nothing to give for a while."""
 
-_PADDING = re.compile(rb',"obfuscation":"[0-9a-f]*"')
-"""An unescaped quote cannot stand inside a JSON string, so this matches our own key alone."""
+MAX_SEQUENCE_NUMBER = (1 << 31) - 1
+
+_PADDING = re.compile(rb',"obfuscation":"[0-9a-f]*"(?=\}\n\n)')
+"""The last key of an event: whatever of that name a client or an upstream has sent stands deeper."""
 
 
 async def follow(
@@ -36,40 +40,51 @@ async def follow(
     The same bytes as the live stream (law L1), for any number of followers. Each subscribes before it
     looks, so nothing falls between; a lost notification costs one poll.
     """
+    after = min(after, MAX_SEQUENCE_NUMBER)
     with notifications.subscribed(str(response_id)) as news:
         while True:
             news.clear()
-            # The state first: if it is terminal, every event had been stored before it.
-            async with db.read(caller) as tx:
-                stored = await responses.get(tx, response_id)
-                batches = await events.read_after(tx, response_id, after)
+            try:
+                status, batches = await _look(db, caller, response_id, after)
+                is_over = not batches and (status is None or status in TERMINAL)
+                end = await _end(db, caller, response_id, after) if is_over else b""
+            except Unavailable:
+                # The stream has begun, and goes on where it was once Postgres is back.
+                await _heard(news, min(poll_seconds, RETRY_SECONDS))
+                yield IDLE
+                continue
             for last_seq, frames in batches:
                 yield _cut(frames, last_seq, after, is_padded=is_padded)
                 after = last_seq
-            if batches:
-                continue
-            if stored is None:
+            if is_over:
+                yield end
                 return
-            if stored.status in TERMINAL:
-                yield await _forgotten(db, caller, stored, after) + _terminal(stored, after)
-                return
-            if not await _heard(news, poll_seconds):
+            if not batches and not await _heard(news, poll_seconds):
                 yield IDLE
 
 
-async def _forgotten(db: Database, caller: Caller, stored: StoredResponse, after: int) -> bytes:
-    """Events that have left the journal, said again; none where no shape was kept (a cancelled stream)."""
-    if after >= stored.event_count - 1:
-        return b""
+async def _look(
+    db: Database, caller: Caller, response_id: UUID, after: int
+) -> tuple[Status | None, list[tuple[int, bytes]]]:
+    """The state first: if it is terminal, every event had been stored before it."""
     async with db.read(caller) as tx:
-        shape = await responses.shape(tx, stored.id)
-    events_again = rebuild(stored, shape) if shape else []
-    return b"".join(event.frame for event in events_again if event.sequence_number > after)
+        status = await responses.status(tx, response_id)
+        return status, await events.read_after(tx, response_id, after)
 
 
-def _terminal(stored: StoredResponse, after: int) -> bytes:
-    event = terminal_event(stored.status, stored.event_count, stored.json())
-    return event.frame if event.sequence_number > after else b""
+async def _end(db: Database, caller: Caller, response_id: UUID, after: int) -> bytes:
+    """What follows the journal: events that have left it, said again, and the terminal one.
+
+    A stream whose shape was not kept, as of a cancelled response, is not said again.
+    """
+    async with db.read(caller) as tx:
+        stored = await responses.get(tx, response_id)
+        if stored is None or after >= stored.event_count:
+            return b""
+        shape = await responses.shape(tx, response_id) if after < stored.event_count - 1 else None
+    said = rebuild(stored, shape) if shape else []
+    said.append(terminal_event(stored.status, stored.event_count, stored.json()))
+    return b"".join(event.frame for event in said if event.sequence_number > after)
 
 
 def _cut(frames: bytes, last_seq: int, after: int, *, is_padded: bool) -> bytes:

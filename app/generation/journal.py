@@ -6,13 +6,12 @@ that has lost its claim is fenced off by that statement, and its run is told.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from uuid import UUID
 
 import structlog
 
 from app.domain.events import Event
 from app.domain.jobs import Claim
-from app.errors import Unavailable
+from app.errors import LeaseLost, Unavailable
 from app.store import events as stored_events
 from app.store.db import Database
 from app.store.events import Batch
@@ -37,6 +36,7 @@ class Entry:
         self.frames: list[bytes] = []
         self.last_seq = -1
         self.waiting_bytes = 0
+        self.is_lost = False
         self.written = asyncio.Event()
         self.written.set()
 
@@ -59,8 +59,19 @@ class Entry:
         self._writer.has_work.set()
 
     async def flushed(self) -> None:
-        """Wait until everything is stored."""
+        """Wait until everything is stored.
+
+        Raises:
+            LeaseLost: it never will be: the claim does not stand any more.
+        """
         await self.written.wait()
+        if self.is_lost:
+            raise LeaseLost
+
+    def lose(self) -> None:
+        """Say that nothing more will be stored, to whoever waits for it."""
+        self.is_lost = True
+        self.written.set()
 
     def close(self) -> None:
         """Nothing to do: whoever finishes the response has waited for `flushed`."""
@@ -69,26 +80,31 @@ class Entry:
 class Journal:
     """Gathers and writes. `run` writes until it is cancelled."""
 
-    def __init__(self, db: Database, *, on_lost: Callable[[UUID], None]) -> None:
-        """`on_lost` hears of each response whose events may no longer be written."""
+    def __init__(self, db: Database, *, on_lost: Callable[[Claim], None]) -> None:
+        """`on_lost` hears of each claim whose events may no longer be written."""
         self._db = db
         self._on_lost = on_lost
-        self._entries: dict[UUID, Entry] = {}
+        self._entries: dict[Claim, Entry] = {}
         self.has_work = asyncio.Event()
 
     def open(self, claim: Claim) -> Entry:
-        entry = self._entries[claim.response_id] = Entry(claim, self)
+        entry = self._entries[claim] = Entry(claim, self)
         return entry
 
     def forget(self, claim: Claim) -> None:
-        self._entries.pop(claim.response_id, None)
+        self._entries.pop(claim, None)
 
     async def run(self) -> None:
-        while True:
-            await self.has_work.wait()
-            await asyncio.sleep(FLUSH_SECONDS)
-            self.has_work.clear()
-            await self._flush()
+        try:
+            while True:
+                await self.has_work.wait()
+                await asyncio.sleep(FLUSH_SECONDS)
+                self.has_work.clear()
+                await self._flush()
+        finally:
+            # However it ends, no run may wait for ever.
+            for entry in self._entries.values():
+                entry.lose()
 
     async def _flush(self) -> None:
         full = [entry for entry in self._entries.values() if entry.frames]
@@ -106,8 +122,9 @@ class Journal:
         else:
             return
         for entry, batch in taken:
-            if batch.claim.response_id not in kept:
-                self._on_lost(batch.claim.response_id)
+            if batch.claim not in kept:
+                entry.lose()
+                self._on_lost(batch.claim)
             elif not entry.frames:
                 entry.waiting_bytes = 0
                 entry.written.set()

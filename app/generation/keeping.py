@@ -6,15 +6,16 @@ import orjson
 
 from app.domain import calls
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim
-from app.domain.response import CHAINABLE
+from app.domain.response import CHAINABLE, Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Continuation, Place, Turn
 from app.errors import LeaseLost
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.journal import Entry
-from app.store import events, lifecycle
-from app.store.db import Database
+from app.generation.news import tell_followers
+from app.store import lifecycle
+from app.store.db import Database, Tx
 
 
 class Keeper(Protocol):
@@ -131,7 +132,7 @@ class ClaimedRow:
                 shape=orjson.dumps(composer.shape) if composer.shape else None,
                 ttl_seconds=self._ttl_seconds,
             )
-            if not is_ours:
+            if not is_ours and not await self._is_kept(tx, composer):
                 raise LeaseLost
             await lifecycle.end_attempt(
                 tx,
@@ -141,5 +142,13 @@ class ClaimedRow:
                 detail=orjson.dumps({"usage": composer.usage}) if composer.usage else None,
             )
         if self._entry:
-            async with self._db.begin_system() as tx:
-                await events.notify(tx, events.CHANNEL, self._claim.response_id)
+            await tell_followers(self._db, [self._claim.response_id])
+
+    async def _is_kept(self, tx: Tx, composer: Composer) -> bool:
+        """Whether an earlier try was committed and only its answer was lost."""
+        row = await lifecycle.lock(tx, self._claim.response_id)
+        return (
+            row is not None
+            and row["attempt"] == self._claim.attempt
+            and Status(row["status"]) is composer.status
+        )

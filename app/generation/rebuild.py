@@ -1,8 +1,8 @@
 """Say a finished stream again after the journal has forgotten it.
 
 The items hold every word; the shape holds in which steps they were said. Together they give the same
-events under the same sequence numbers. What neither keeps is missing: the padding of deltas, the
-logprobs of each delta, and what `output_item.added` did not know yet is known here.
+events under the same sequence numbers. What neither keeps is missing: the padding of deltas, and the
+logprobs of each delta.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,19 +24,21 @@ from app.store.responses import StoredResponse
 
 def rebuild(stored: StoredResponse, shape: bytes) -> list[Event]:
     """Every event before the terminal one."""
-    draft = _draft(stored)
+    *steps, (_, asked, added) = orjson.loads(shape)
+    draft = _draft(stored, asked, added)
     again = _Again(draft, split(stored.output_blob))
-    events = [*queued_events(orjson.dumps(snapshot(draft, status=Status.QUEUED))), *again.feed(Started())]
-    for step in orjson.loads(shape):
+    events = list(queued_events(orjson.dumps(snapshot(draft, status=Status.QUEUED))))
+    for step in steps:
         events += again.take(step)
     return events
 
 
-def _draft(stored: StoredResponse) -> Draft:
+def _draft(stored: StoredResponse, asked: Mapping[str, Any], added: Sequence[str]) -> Draft:
     """The finished response as a request: `snapshot` puts the outcome's fields back to their beginning."""
     body: dict[str, Any] = orjson.loads(stored.body)
+    echo = {key: asked.get(key, value) for key, value in body.items() if key not in added}
     items = split(stored.input_blob)
-    return Draft(stored.id, body["model"], {}, InputItems(items, stored.input_blob, Gated.NONE), body)
+    return Draft(stored.id, echo["model"], {}, InputItems(items, stored.input_blob, Gated.NONE), echo)
 
 
 class _Again(Composer):
@@ -50,14 +52,27 @@ class _Again(Composer):
     def take(self, step: Sequence[Any]) -> list[Event]:
         """One step, as `Composer` noted it."""
         name, *rest = step
+        if name == "started":
+            return self.feed(Started(model=rest[0]))
         if name == "item":
-            self._open_item(self._finals[len(self._items)])
+            self._reopen_item(rest[0])
         else:
             place, *more = rest
             self._continue(name, self._items[place], self._finals[place], more)
         return self._drain()
 
-    def _continue(self, name: str, item: OpenItem, final: Mapping[str, Any], more: Sequence[Any]) -> None:
+    def _reopen_item(self, skeleton: Mapping[str, Any]) -> None:
+        """Begin an item as it began; that it was allowed then is settled."""
+        index = len(self._items)
+        final = self._finals[index]
+        self._items.append(OpenItem(final, index, final["id"]))
+        self._say_added(self._items[index], skeleton)
+
+    def _reclose_item(self, item: OpenItem, final: dict[str, Any]) -> None:
+        item.final, item.json = final, orjson.dumps(final)
+        self._say_item_done(item)
+
+    def _continue(self, name: str, item: OpenItem, final: dict[str, Any], more: Sequence[Any]) -> None:
         if name == "part":
             self._said[item.output_index] = 0
             self._open_part(item, len(item.parts), more[0])
@@ -68,7 +83,7 @@ class _Again(Composer):
         elif name == "progress":
             self._say_progress(item, Progress(item.output_index, more[0], more[1]))
         elif name == "done":
-            self._close_item(item, final, is_cut=False)
+            self._reclose_item(item, final)
         else:
             self._continue_part(name, item, final, more)
 

@@ -8,6 +8,7 @@ import structlog
 from app import ids
 from app.domain.jobs import Claim, Rerun, Verdict, decide
 from app.domain.response import Status
+from app.generation.news import tell_followers
 from app.store import events, lifecycle
 from app.store.db import Database, Row, SystemTx
 
@@ -55,9 +56,7 @@ async def _reap_batch(db: Database, max_attempts: int, rerun: Rerun, ttl_seconds
     async with db.begin_system() as tx:
         rows = await lifecycle.lock_expired(tx, limit=BATCH)
         ended = [row for row in rows if await _reap(tx, row, max_attempts, rerun, ttl_seconds)]
-    for row in ended:
-        async with db.begin_system() as tx:
-            await events.notify(tx, events.CHANNEL, row["id"])
+    await tell_followers(db, [row["id"] for row in ended])
     return len(rows)
 
 
@@ -71,5 +70,15 @@ async def _reap(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_sec
         await lifecycle.requeue(mine, claim, event_count=shown)
         await lifecycle.end_attempt(mine, claim, "lost")
     elif verdict is Verdict.FAIL:
+        return await _fail_readable(tx, row, ttl_seconds)
+    return False
+
+
+async def _fail_readable(tx: SystemTx, row: Row, ttl_seconds: float) -> bool:
+    """End a response whose worker is gone. A row that cannot be read must not keep the others waiting."""
+    try:
         await fail(tx, row, VANISHED, ttl_seconds=ttl_seconds)
-    return verdict is Verdict.FAIL
+    except ValueError:
+        log.exception("response.unreadable", response_id=ids.response_id(row["id"]))
+        return False
+    return True

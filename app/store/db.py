@@ -25,6 +25,8 @@ _DOWN = (
     asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    # A deadlock or the like: whatever was wanted is undone, and may be asked for again.
+    asyncpg.TransactionRollbackError,
 )
 
 Row = Mapping[str, Any]

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from app.domain.jobs import Claim
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import ReadTx, SystemTx, Tx
-from app.store.statements import COMPLETED, IN_PROGRESS, Statement
+from app.store.statements import IN_PROGRESS, Statement
 from app.store.tables import response_events as e
 from app.store.tables import responses as t
 
@@ -28,40 +28,44 @@ CANCELLED = "holdfast_cancelled"
 _p = sa.bindparam
 
 
+_batch = (
+    sa.func.unnest(
+        _p("tenants", type_=pg.ARRAY(sa.BigInteger)),
+        _p("ids", type_=pg.ARRAY(pg.UUID)),
+        _p("attempts", type_=pg.ARRAY(sa.SmallInteger)),
+        _p("last_seqs", type_=pg.ARRAY(sa.Integer)),
+        _p("datas", type_=pg.ARRAY(sa.LargeBinary)),
+    )
+    .table_valued(
+        sa.column("tenant_id", sa.BigInteger),
+        sa.column("id", pg.UUID),
+        sa.column("attempt", sa.SmallInteger),
+        sa.column("last_seq", sa.Integer),
+        sa.column("data", sa.LargeBinary),
+    )
+    .render_derived("batch")
+)
+
+
 def _append_batches() -> Statement:
     """Store the batches of all streams that still own their response, and wake their followers.
 
-    The rows are share-locked, so that a cancel or a reaper comes wholly before a batch or wholly after.
+    The rows are share-locked, so that a cancel or a reaper comes wholly before a batch or wholly after;
+    in the order in which renewals lock them, or each would wait for the other.
     """
-    batch = (
-        sa.func.unnest(
-            _p("tenants", type_=pg.ARRAY(sa.BigInteger)),
-            _p("ids", type_=pg.ARRAY(pg.UUID)),
-            _p("attempts", type_=pg.ARRAY(sa.SmallInteger)),
-            _p("last_seqs", type_=pg.ARRAY(sa.Integer)),
-            _p("datas", type_=pg.ARRAY(sa.LargeBinary)),
-        )
-        .table_valued(
-            sa.column("tenant_id", sa.BigInteger),
-            sa.column("id", pg.UUID),
-            sa.column("attempt", sa.SmallInteger),
-            sa.column("last_seq", sa.Integer),
-            sa.column("data", sa.LargeBinary),
-        )
-        .render_derived("batch")
-    )
     held = (
-        sa.select(t.c.tenant_id, t.c.id, batch.c.last_seq, batch.c.data)
+        sa.select(t.c.tenant_id, t.c.id, t.c.attempt, _batch.c.last_seq, _batch.c.data)
         .join_from(
             t,
-            batch,
+            _batch,
             sa.and_(
-                t.c.tenant_id == batch.c.tenant_id,
-                t.c.id == batch.c.id,
-                t.c.attempt == batch.c.attempt,
+                t.c.tenant_id == _batch.c.tenant_id,
+                t.c.id == _batch.c.id,
+                t.c.attempt == _batch.c.attempt,
                 t.c.status == IN_PROGRESS,
             ),
         )
+        .order_by(t.c.tenant_id, t.c.id)
         .with_for_update(read=True, of=t)
         .cte("held")
     )
@@ -76,7 +80,7 @@ def _append_batches() -> Statement:
         .cte("stored")
     )
     told = sa.func.pg_notify(CHANNEL, sa.cast(held.c.id, sa.Text))
-    return Statement(sa.select(held.c.id, told).add_cte(stored))
+    return Statement(sa.select(held.c.tenant_id, held.c.id, held.c.attempt, told).add_cte(stored))
 
 
 _append = _append_batches()
@@ -96,15 +100,15 @@ _last = Statement(
         e.c.tenant_id == _p("tenant_id"), e.c.response_id == _p("id")
     )
 )
-_is_finished = ~sa.exists().where(
-    t.c.tenant_id == e.c.tenant_id, t.c.id == e.c.response_id, t.c.status < COMPLETED
+_old = sa.func.now() - _p("retention", type_=sa.Interval)
+# By ix_response_events__created_at. All events of a response leave together, counted from its end:
+# of a half of them nobody could tell that the other half is missing.
+_is_kept = sa.exists().where(
+    t.c.tenant_id == e.c.tenant_id,
+    t.c.id == e.c.response_id,
+    sa.or_(t.c.finished_at.is_(None), t.c.finished_at >= _old),
 )
-_prune = Statement(
-    sa.delete(e).where(
-        e.c.created_at < sa.func.now() - _p("retention", type_=sa.Interval),
-        _is_finished,
-    )
-)
+_prune = Statement(sa.delete(e).where(e.c.created_at < _old, ~_is_kept))
 _notify = Statement(sa.select(sa.func.pg_notify(_p("channel", type_=sa.Text), _p("payload", type_=sa.Text))))
 
 
@@ -117,8 +121,8 @@ class Batch:
     frames: bytes
 
 
-async def append(tx: SystemTx, batches: Sequence[Batch]) -> set[UUID]:
-    """Store batches of many responses in one statement; those that are still theirs to write.
+async def append(tx: SystemTx, batches: Sequence[Batch]) -> set[Claim]:
+    """Store batches of many responses in one statement; the claims among them that still stand.
 
     Repeating it is harmless: a batch is known by its last sequence number.
     """
@@ -130,7 +134,7 @@ async def append(tx: SystemTx, batches: Sequence[Batch]) -> set[UUID]:
         last_seqs=[batch.last_seq for batch in batches],
         datas=[compress(batch.frames) for batch in batches],
     )
-    return {UUID(int=row["id"].int) for row in rows}
+    return {Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]) for row in rows}
 
 
 async def begin(tx: Tx, response_id: UUID, last_seq: int, frames: bytes) -> None:

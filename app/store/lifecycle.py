@@ -15,14 +15,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from app import ids
+from app.domain.gates import Gated
+from app.domain.items import InputItems
 from app.domain.jobs import Claim, Expired, Job, Mode
-from app.domain.response import Status
+from app.domain.response import Draft, Status, snapshot
 from app.domain.turn import Turn
 from app.store import lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
-from app.store.statements import IN_PROGRESS, QUEUED, Statement, storable
+from app.store.statements import COMPLETED, IN_PROGRESS, QUEUED, Statement, storable
 from app.store.tables import response_attempts as a
+from app.store.tables import response_events as e
 from app.store.tables import responses as t
 
 _p = sa.bindparam
@@ -108,16 +111,29 @@ _held = (
     )
     .render_derived("held")
 )
+_ours = (
+    sa.select(t.c.tenant_id, t.c.id)
+    .join_from(
+        t,
+        _held,
+        sa.and_(
+            t.c.tenant_id == _held.c.tenant_id,
+            t.c.id == _held.c.id,
+            t.c.attempt == _held.c.attempt,
+            t.c.status == IN_PROGRESS,
+        ),
+    )
+    # Locked in the order in which the journal locks them, or each would wait for the other.
+    .order_by(t.c.tenant_id, t.c.id)
+    .with_for_update(key_share=True, of=t)
+    .cte("ours")
+)
 _renew = Statement(
     sa.update(t)
-    .where(
-        t.c.tenant_id == _held.c.tenant_id,
-        t.c.id == _held.c.id,
-        t.c.attempt == _held.c.attempt,
-        t.c.status == IN_PROGRESS,
-    )
-    .values(lease_until=_soon)
-    .returning(t.c.id)
+    .where(t.c.tenant_id == _ours.c.tenant_id, t.c.id == _ours.c.id)
+    # Of two renewals under way at once, the older may come last.
+    .values(lease_until=sa.func.greatest(t.c.lease_until, _soon))
+    .returning(t.c.tenant_id, t.c.id, t.c.attempt)
 )
 
 _ENDED: dict[str, Any] = {"finished_at": sa.func.now(), "lease_until": None, "request": None}
@@ -134,7 +150,7 @@ _finish = Statement(
 )
 _end = Statement(
     sa.update(t)
-    .where(_this)
+    .where(_this, t.c.status < COMPLETED)
     .values(
         status=_p("status"), body=_p("body"), codec=_p("codec"), items=_p("items"),
         event_count=_p("event_count"), expires_at=_expiry, **_ENDED,
@@ -146,7 +162,6 @@ _requeue = Statement(
     .values(status=Status.QUEUED, lease_until=None, event_count=_p("event_count"))
     .returning(t.c.id)
 )
-_forget_ephemeral = Statement(sa.delete(t).where(t.c.expires_at < sa.func.now()))
 _waiting = Statement(
     sa.select(sa.func.count().label("count")).select_from(
         sa.select(sa.literal(1))
@@ -172,7 +187,7 @@ _end_attempt = Statement(
 
 _locked = (
     t.c.tenant_id, t.c.id, t.c.status, t.c.attempt, t.c.mode, t.c.event_count, t.c.codec, t.c.body,
-    t.c["items"], (t.c.lease_until < sa.func.now()).label("is_lease_over"),
+    t.c["items"], t.c.request, (t.c.lease_until < sa.func.now()).label("is_lease_over"),
 )  # fmt: skip
 _lock = Statement(sa.select(*_locked).where(_this, t.c.deleted_at.is_(None)).with_for_update())
 _lock_expired = Statement(
@@ -182,6 +197,21 @@ _lock_expired = Statement(
     .limit(_p("limit"))
     .with_for_update(skip_locked=True)
 )
+
+
+def _forget() -> Statement:
+    """Remove expired results with their attempts and events; by ix_responses__expiry."""
+    gone = sa.delete(t).where(t.c.expires_at < sa.func.now()).returning(t.c.tenant_id, t.c.id).cte("gone")
+    theirs = [
+        sa.delete(each)
+        .where(each.c.tenant_id == gone.c.tenant_id, each.c.response_id == gone.c.id)
+        .cte(f"gone_{each.name}")
+        for each in (a, e)
+    ]
+    return Statement(sa.select(gone.c.id).add_cte(*theirs))
+
+
+_forget_ephemeral = _forget()
 
 
 async def append(tx: Tx, turn: Turn) -> None:
@@ -230,8 +260,8 @@ async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job |
     )
 
 
-async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) -> set[UUID]:
-    """Prolong the leases; the responses among them that are still ours. The rest was lost."""
+async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) -> set[Claim]:
+    """Prolong the leases; the claims among them that still stand. The rest was lost."""
     rows = await tx.fetch(
         _renew,
         tenants=[claim.tenant_id for claim in claims],
@@ -239,7 +269,7 @@ async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) 
         attempts=[claim.attempt for claim in claims],
         lease=timedelta(seconds=lease_seconds),
     )
-    return {UUID(int=row["id"].int) for row in rows}
+    return {Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]) for row in rows}
 
 
 async def finish(
@@ -293,25 +323,30 @@ def expired(row: Row, *, event_count: int) -> Expired:
 
 async def end(
     tx: Tx, row: Row, status: Status, *, event_count: int, ttl_seconds: float, error: dict[str, str] | None
-) -> bytes:
+) -> None:
     """End a locked, unfinished response from outside its run: cancelled, or failed by the reaper.
 
-    Whoever runs it finds its attempt fenced off. Returns the body as it is now.
+    Whoever runs it finds its attempt fenced off.
     """
-    body = orjson.loads(decompress(row["body"], row["codec"]))
-    body |= {"status": status.wire, "error": error, "service_tier": _TIER_WHEN_AUTO}
-    whole = orjson.dumps(body)
     await tx.fetch(
         _end,
         id=row["id"],
         status=status,
-        body=compress(whole),
+        body=compress(_ended_body(row, status, error)),
         codec=CODEC,
         items=compress(decompress(row["items"], row["codec"])),
         event_count=event_count,
         ttl=timedelta(seconds=ttl_seconds),
     )
-    return whole
+
+
+def _ended_body(row: Row, status: Status, error: dict[str, str] | None) -> bytes:
+    """The response as its request alone decides it: nothing of a run is in it."""
+    codec = row["codec"]
+    params, body = (orjson.loads(decompress(row[name], codec)) for name in ("request", "body"))
+    nothing = InputItems([], b"", Gated.NONE)
+    draft = Draft(UUID(int=row["id"].int), body["model"], params, nothing, body)
+    return orjson.dumps(snapshot(draft, status=status, error=error))
 
 
 async def end_attempt(
@@ -326,9 +361,6 @@ async def end_attempt(
         upstream_id=upstream_id,
         detail=compress(detail) if detail else None,
     )
-
-
-_TIER_WHEN_AUTO = "default"
 
 
 async def _put(tx: Tx, statement: Statement, turn: Turn, more: dict[str, Any]) -> None:

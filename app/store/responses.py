@@ -35,6 +35,8 @@ _columns = (
 )
 _get = Statement(sa.select(*_columns).where(_mine, t.c.id == _p("id"), _alive))
 
+_status = Statement(sa.select(t.c.status).where(_mine, t.c.id == _p("id"), _alive))
+
 _shape = Statement(sa.select(t.c.codec, t.c.stream_shape).where(_mine, t.c.id == _p("id")))
 
 _delete = Statement(
@@ -93,7 +95,7 @@ class StoredResponse:
 
     def json(self) -> bytes:
         """The response object as `create` answered it."""
-        return self.body if self.status is Status.CANCELLED else with_output(self.body, self.output_blob)
+        return with_output(self.body, self.output_blob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,12 @@ async def get(tx: ReadTx, response_id: UUID) -> StoredResponse | None:
     """The response, or None if there is none, it was deleted, or it is another tenant's (law L7)."""
     row = await tx.fetch_one(_get, id=response_id)
     return StoredResponse.from_row(row) if row else None
+
+
+async def status(tx: ReadTx, response_id: UUID) -> Status | None:
+    """How far the response is, without reading what it says; None as for `get`."""
+    row = await tx.fetch_one(_status, id=response_id)
+    return Status(row["status"]) if row else None
 
 
 async def shape(tx: ReadTx, response_id: UUID) -> bytes | None:

@@ -28,20 +28,26 @@ def upgrade() -> None:
     op.add_column("responses", sa.Column("request", sa.LargeBinary))
     op.add_column("responses", sa.Column("stream_shape", sa.LargeBinary))
     op.create_check_constraint(
-        "ck_responses__lease", "responses", "(lease_until is not null) = (status = 1)"
+        op.f("ck_responses__lease"), "responses", "(lease_until is not null) = (status = 1)"
     )
     # Partial: only unfinished rows are in them, so a finished response costs them nothing.
     op.create_index(
         "ix_responses__queue", "responses", ["priority", "id"], postgresql_where=sa.text("status = 0")
     )
     op.create_index(
-        "ix_responses__unfinished", "responses", ["tenant_id", "status"], postgresql_where=sa.text("status < 2")
+        "ix_responses__unfinished",
+        "responses",
+        ["tenant_id", "status"],
+        postgresql_where=sa.text("status < 2"),
     )
     op.create_index(
         "ix_responses__lease", "responses", ["lease_until"], postgresql_where=sa.text("status = 1")
     )
     op.create_index(
-        "ix_responses__expiry", "responses", ["expires_at"], postgresql_where=sa.text("expires_at is not null")
+        "ix_responses__expiry",
+        "responses",
+        ["expires_at"],
+        postgresql_where=sa.text("expires_at is not null"),
     )
     _create_attempts()
     _create_events()
@@ -58,7 +64,9 @@ def _create_attempts() -> None:
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, comment="How it ended; null while it runs"),
         sa.Column("upstream_id", sa.Text),
-        sa.Column("detail", sa.LargeBinary, comment="Usage and partial output of an attempt that did not count"),
+        sa.Column(
+            "detail", sa.LargeBinary, comment="Usage and partial output of an attempt that did not count"
+        ),
         sa.PrimaryKeyConstraint("tenant_id", "response_id", "attempt", name="pk_response_attempts"),
     )
 
@@ -68,7 +76,9 @@ def _create_events() -> None:
         "response_events",
         sa.Column("tenant_id", sa.BigInteger, nullable=False),
         sa.Column("response_id", pg.UUID, nullable=False),
-        sa.Column("last_seq", sa.Integer, nullable=False, comment="Sequence number of the batch's last event"),
+        sa.Column(
+            "last_seq", sa.Integer, nullable=False, comment="Sequence number of the batch's last event"
+        ),
         sa.Column("codec", sa.SmallInteger, nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.Column("data", sa.LargeBinary, nullable=False, comment="Frames as they are streamed, zstd"),
@@ -84,7 +94,16 @@ def downgrade() -> None:
     op.drop_table("response_attempts")
     for index in ("queue", "unfinished", "lease", "expiry"):
         op.drop_index(f"ix_responses__{index}", "responses")
-    op.drop_constraint("ck_responses__lease", "responses")
-    columns = ("mode", "priority", "attempt", "event_count", "lease_until", "expires_at", "request", "stream_shape")
+    op.drop_constraint(op.f("ck_responses__lease"), "responses")
+    columns = (
+        "mode",
+        "priority",
+        "attempt",
+        "event_count",
+        "lease_until",
+        "expires_at",
+        "request",
+        "stream_shape",
+    )
     for column in columns:
         op.drop_column("responses", column)

@@ -38,7 +38,7 @@ from app.domain.response import Draft, Status, snapshot
 from app.domain.tenancy import Caller
 from app.domain.turn import Place, Turn
 from app.embedded.postgres import EmbeddedPostgres
-from app.store import lineage, migrate, responses
+from app.store import lifecycle, lineage, migrate
 from app.store.db import Database
 from app.store.statements import Statement
 
@@ -123,7 +123,7 @@ async def write(db: Database, caller: Caller, say: Say, depth: int) -> tuple[lis
             plain += len(last.body) + len(last.input_blob) + len(last.output_blob)
             start = time.perf_counter()
             async with db.begin(caller) as tx:
-                await responses.append(tx, last)
+                await lifecycle.append(tx, last)
             seconds.append(time.perf_counter() - start)
         if last:
             tips.append(last.id)

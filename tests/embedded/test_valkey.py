@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from kombu.connection import Connection
-from kombu.entity import Queue
 
 from app.embedded.errors import CannotStart
 from app.embedded.guarded import Guarded, stop_all
@@ -77,8 +76,8 @@ def test_celery_s_transport_understands_the_url_of_any_folder(state_dir: Path, n
     valkey = EmbeddedValkey(state_dir / name)
     with started(valkey), Connection(valkey.url) as connection:
         connection.ensure_connection(max_retries=0)
-        queue = Queue("somewhere")(connection.default_channel)
-        queue.declare()
+        with connection.SimpleQueue("somewhere") as queue:
+            queue.put("a bell")
         assert "somewhere" in ask(valkey, "KEYS *")
     if not valkey._socket.is_relative_to(state_dir):
         valkey._socket.parent.rmdir()

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.domain.tenancy import Caller
 from app.errors import Unavailable
+from app.generation.engine import Listener
 from app.generation.feed import Feed
 from app.store.db import Database, Tx
 from tests.generation.composing import parsed
@@ -46,9 +47,9 @@ class FaultyDatabase(Database):
             raise self._after.pop(0)
 
 
-async def heard(feed: Feed | None) -> list[dict[str, Any]]:
+async def heard(feed: Listener | None) -> list[dict[str, Any]]:
     """Everything that a listener hears, to the end."""
-    assert feed is not None
+    assert isinstance(feed, Feed)
     found: list[dict[str, Any]] = []
     while events := await feed.take():
         found += parsed(events)

@@ -95,10 +95,9 @@ class TestUnfitParents:
 
     async def test_one_that_was_cancelled(self, db: Database, caller: Caller) -> None:
         run = await a_run(db, caller, ScriptedProvider([Started()]))
-        composer = Composer(run.accepted.draft)
-        composer.feed(Started())
-        await engine._finish(run, composer, Status.CANCELLED, None)
-        await self.refused(db, caller, name_of(composer))
+        run.composer.feed(Started())
+        await engine._finish(run, Status.CANCELLED, None)
+        await self.refused(db, caller, name_of(run.composer))
 
     async def test_it_is_noticed_before_an_item_that_cannot_be_found(
         self, db: Database, caller: Caller

@@ -32,13 +32,13 @@ class TestOutcomes:
         row = await stored(db, caller, run.accepted.draft)
         assert row is not None
         assert row.json() == composer.json
-        assert grammar.check(await heard(run.feed)) == orjson.loads(row.json())
+        assert grammar.check(await heard(run.listener)) == orjson.loads(row.json())
         assert (row.status, row.input_blob) == (Status.COMPLETED, run.accepted.draft.input.blob)
 
     async def test_nobody_needs_to_listen(self, db: Database, caller: Caller) -> None:
         run = await a_run(db, caller, ScriptedProvider(answer("Hi"), db=db))
         composer = await engine.run(run)
-        assert run.feed is None
+        assert run.listener is None
         row = await stored(db, caller, run.accepted.draft)
         assert row is not None
         assert row.json() == composer.json
@@ -89,7 +89,7 @@ class TestFailures:
         with pytest.raises(type(error)) as raised:
             await engine.run(run)
         assert raised.value is error
-        assert await heard(run.feed) == []
+        assert await heard(run.listener) == []
         assert await all_stored(db, caller) == []
         assert provider.is_closed
 
@@ -97,11 +97,11 @@ class TestFailures:
         self, db: Database, caller: Caller
     ) -> None:
         _, run = await ended(db, caller, GONE)
-        assert run.feed is not None
-        run.feed.is_streaming = True
+        assert isinstance(run.listener, Feed)
+        run.listener.is_streaming = True
         with pytest.raises(UpstreamError):
             await engine.run(run)
-        (error,) = await heard(run.feed)
+        (error,) = await heard(run.listener)
         assert (error["type"], error["sequence_number"], error["message"]) == ("error", 0, GONE.message)
         grammar.check([error])
 
@@ -109,7 +109,7 @@ class TestFailures:
         error = UpstreamError("Too many.", status=429, code="rate_limit_exceeded")
         _, run = await ended(db, caller, Started(), *hello("half")[:-1], error)
         composer = await engine.run(run)
-        response = grammar.check(await heard(run.feed))
+        response = grammar.check(await heard(run.listener))
         assert response["status"] == "failed"
         assert response["error"] == {"code": "rate_limit_exceeded", "message": "Too many."}
         assert [part["text"] for part in response["output"][0]["content"]] == ["half"]
@@ -124,7 +124,7 @@ class TestFailures:
         usage = {"input_tokens": 3, "output_tokens": 1, "cost": 0.5}
         _, run = await ended(db, caller, Started(), *hello(), Finished("failed", usage, error=error))
         await engine.run(run)
-        response = grammar.check(await heard(run.feed))
+        response = grammar.check(await heard(run.listener))
         assert response["error"] == error
         assert (response["usage"]["total_tokens"], response["usage"]["cost"]) == (4, 0.5)
         assert len(response["output"]) == 1
@@ -134,14 +134,17 @@ class TestFailures:
     ) -> None:
         _, run = await ended(db, caller, Started(), InvalidRequest("Odd.", code="unknown_parameter"))
         await engine.run(run)
-        assert grammar.check(await heard(run.feed))["error"] == {"code": "server_error", "message": "Odd."}
+        assert grammar.check(await heard(run.listener))["error"] == {
+            "code": "server_error",
+            "message": "Odd.",
+        }
 
     async def test_a_crash_after_the_beginning_ends_as_failed_without_its_words(
         self, db: Database, caller: Caller
     ) -> None:
         provider, run = await ended(db, caller, Started(), *hello()[:2], RuntimeError("secret"))
         await engine.run(run)
-        response = grammar.check(await heard(run.feed))
+        response = grammar.check(await heard(run.listener))
         assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
         assert "secret" not in response["error"]["message"]
         assert [row.status for row in await all_stored(db, caller)] == [Status.FAILED]
@@ -158,21 +161,21 @@ class TestFailures:
         _, run = await ended(db, caller)
         with pytest.raises(UpstreamError):
             await engine.run(run)
-        assert await heard(run.feed) == []
+        assert await heard(run.listener) == []
 
     async def test_an_upstream_that_never_says_how_it_ends_has_failed(
         self, db: Database, caller: Caller
     ) -> None:
         _, run = await ended(db, caller, Started(), *hello())
         await engine.run(run)
-        assert grammar.check(await heard(run.feed))["status"] == "failed"
+        assert grammar.check(await heard(run.listener))["status"] == "failed"
 
     async def test_an_outcome_that_was_reported_stands_whatever_comes_after(
         self, db: Database, caller: Caller
     ) -> None:
         _, run = await ended(db, caller, *answer("Hi"), GONE)
         await engine.run(run)
-        assert grammar.check(await heard(run.feed))["status"] == "completed"
+        assert grammar.check(await heard(run.listener))["status"] == "completed"
 
 
 class TestPlaces:
@@ -230,7 +233,7 @@ class TestWatch:
     ) -> None:
         """Law L4: were it broken, every test here would fail."""
         provider = ScriptedProvider(answer(), db=db)
-        run = await a_run(db, caller, provider, feed=Feed())
+        run = await a_run(db, caller, provider, listener=Feed())
         async with db.read(caller):
             with pytest.raises(ServiceError):
                 await engine.run(run)

@@ -11,6 +11,7 @@ from app.errors import Unavailable, UpstreamError
 from app.generation import engine
 from app.generation import feed as feeds
 from app.generation.engine import SHUTDOWN
+from app.generation.feed import Feed
 from app.providers.base import Started, TextDelta
 from app.store.db import Database
 from tests import grammar
@@ -27,7 +28,7 @@ class Running:
         self.task = asyncio.ensure_future(engine.run(run))
 
     async def events(self) -> list[dict[str, Any]]:
-        return await heard(self.run.feed)
+        return await heard(self.run.listener)
 
     async def cancelled(self, message: str | None = None) -> None:
         """Cancel it, and see that it ends so."""
@@ -168,9 +169,9 @@ class TestSlowReader:
         """A run that nobody reads, once it waits."""
         provider = ScriptedProvider(self.STEPS, db=db)
         it = Running(provider, await a_run(db, caller, provider, a_draft(stream=True), **changes))
-        assert it.run.feed is not None
+        assert isinstance(it.run.listener, Feed)
         async with asyncio.timeout(1):
-            while it.run.feed._has_room.is_set():  # noqa: ASYNC110 - the product has no use for such a signal
+            while it.run.listener._has_room.is_set():  # noqa: ASYNC110 - the product has no use for such a signal
                 await asyncio.sleep(0)
         return it
 

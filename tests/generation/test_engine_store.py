@@ -9,6 +9,7 @@ from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.errors import Unavailable
 from app.generation import engine
+from app.generation.feed import Feed
 from app.store.db import Database
 from tests import grammar
 from tests.builders import a_draft, a_response, a_run, all_stored
@@ -32,7 +33,7 @@ async def test_a_store_that_stays_away_ends_the_stream_without_an_outcome(
     run = await a_streamed_run(FaultyDatabase(db, before=[AWAY] * 9), caller)
     with pytest.raises(Unavailable):
         await engine.run(run)
-    events = await heard(run.feed)
+    events = await heard(run.listener)
     grammar.check(events)
     assert [event["type"] for event in events[-2:]] == ["response.output_item.done", "error"]
     assert events[-1]["code"] == events[-1]["error"]["code"] == "service_unavailable"
@@ -43,7 +44,7 @@ async def test_a_store_that_stays_away_ends_the_stream_without_an_outcome(
 async def test_a_store_that_comes_back_gets_the_response_once(db: Database, caller: Caller) -> None:
     run = await a_streamed_run(FaultyDatabase(db, before=[AWAY] * 3), caller)
     composer = await engine.run(run)
-    assert grammar.check(await heard(run.feed))["status"] == "completed"
+    assert grammar.check(await heard(run.listener))["status"] == "completed"
     assert [row.json() for row in await all_stored(db, caller)] == [composer.json]
 
 
@@ -62,7 +63,7 @@ async def test_a_crash_of_the_store_ends_the_stream_too(db: Database, caller: Ca
     run = await a_streamed_run(FaultyDatabase(db, before=[RuntimeError("secret")]), caller)
     with pytest.raises(RuntimeError):
         await engine.run(run)
-    last = (await heard(run.feed))[-1]
+    last = (await heard(run.listener))[-1]
     assert (last["type"], last["error"]["type"], "secret" in last["message"]) == (
         "error",
         "server_error",
@@ -74,14 +75,14 @@ async def test_the_end_is_told_after_the_commit_and_the_rest_before(db: Database
     gate = asyncio.Event()
     slow = FaultyDatabase(db, gate=gate)
     run = await a_streamed_run(slow, caller)
-    assert run.feed is not None
+    assert isinstance(run.listener, Feed)
     task = asyncio.ensure_future(engine.run(run))
     await slow.is_begun.wait()
-    before = parsed(await run.feed.take())
+    before = parsed(await run.listener.take())
     assert before[-1]["type"] == "response.output_item.done"
     assert await all_stored(db, caller) == []
     gate.set()
-    after = await heard(run.feed)
+    after = await heard(run.listener)
     assert [event["type"] for event in after] == ["response.completed"]
     await task
     assert [row.status for row in await all_stored(db, caller)] == [Status.COMPLETED]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.domain.tenancy import Caller
 from app.errors import Unavailable
-from app.store import responses
+from app.store import lifecycle
 from app.store.db import Database, ReadTx
 from app.store.statements import Statement
 from tests.store.proxy import Proxy
@@ -72,7 +72,7 @@ async def test_a_transaction_whose_session_is_ended_is_unavailable_and_has_done_
 
     async def append() -> None:
         async with db.begin(caller) as tx:
-            await responses.append(tx, turn)
+            await lifecycle.append(tx, turn)
             await kill(database_url, tx)
 
     with pytest.raises(Unavailable):

@@ -10,7 +10,7 @@ from app import ids
 from app.domain.response import CHAINABLE, Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Continuation, Turn
-from app.store import lineage, responses
+from app.store import lifecycle, lineage, responses
 from app.store.db import Database
 from tests.store.turns import a_turn, add, ancestry, context, delete, put, rows
 
@@ -258,7 +258,7 @@ async def test_a_transaction_that_fails_stores_nothing(db: Database, caller: Cal
 
     async def fail() -> None:
         async with db.begin(caller) as tx:
-            await responses.append(tx, turn)
+            await lifecycle.append(tx, turn)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

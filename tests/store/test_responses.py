@@ -12,6 +12,7 @@ import pytest
 
 from app import ids
 from app.domain.gates import Gated
+from app.domain.jobs import Mode
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
@@ -55,6 +56,8 @@ async def test_a_turn_is_read_as_it_was_written(db: Database, caller: Caller, st
         output_blob=turn.output_blob,
         input_gated=Gated.INPUT_IMAGE_URL,
         output_gated=Gated.LOGPROBS | Gated(2),
+        mode=Mode.FOREGROUND,
+        event_count=0,
     )
     assert orjson.loads(stored.json())["output"] == [orjson.loads(turn.output_blob)]
 

@@ -11,7 +11,7 @@ from app.domain.gates import Gated
 from app.domain.response import CHAINABLE, Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry, Place, Turn
-from app.store import lineage, responses
+from app.store import lifecycle, lineage, responses
 from app.store.db import Database
 
 
@@ -38,7 +38,7 @@ def a_turn(says: str = "hi", parent: Ancestry | None = None, **changes: Any) -> 
 
 async def put(db: Database, caller: Caller, turn: Turn) -> Turn:
     async with db.begin(caller) as tx:
-        await responses.append(tx, turn)
+        await lifecycle.append(tx, turn)
     return turn
 
 

@@ -34,7 +34,7 @@ class LiveWorker:
         """`settings` are those of Holdfast, as text."""
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
-        self._environment = clean_environment() | {
+        self.environment = clean_environment() | {
             "HOLDFAST_DATABASE_URL": database_url,
             "HOLDFAST_BROKER_URL": broker_url,
             **{f"HOLDFAST_{name.upper()}": value for name, value in settings.items()},
@@ -62,7 +62,7 @@ class LiveWorker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "worker"],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=log,
             )
@@ -74,10 +74,13 @@ class LiveWorker:
         assert self._process
         return self._process.poll() is not None
 
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 20) -> int:
         """Send a signal and wait for the end; the exit code."""
         assert self._process
-        self._process.send_signal(number)
+        self.send(number)
         return self._process.wait(seconds)
 
     def __enter__(self) -> Self:

@@ -71,15 +71,14 @@ async def test_closing_lets_out_what_is_pending(broker_url: str, listener: Liste
     for number in range(50):
         await bell.ring(f"resp_{number}")
     await bell.close()
-    assert listener.count == 50
+    # RabbitMQ counts a message once a quorum has it.
+    await asyncio.to_thread(wait_until, lambda: listener.count == 50)
 
 
 async def test_many_bells_are_as_many_as_are_wanted_and_no_more(bell: Bell, listener: Listener) -> None:
-    await bell.ring("resp_1")
-    for count in (3, 5, 2, 0):
-        await bell.ring_many(count)
-    await bell.ring("resp_2")
-    await asyncio.to_thread(wait_until, lambda: listener.count == 6)
+    for wanted, hanging in ((3, 3), (5, 5), (2, 5), (0, 5), (6, 6)):
+        await bell.ring_many(wanted)
+        await asyncio.to_thread(wait_until, lambda: listener.count == hanging)  # noqa: B023 - awaited here
 
 
 async def test_a_bell_that_was_never_rung_closes_at_once() -> None:
@@ -103,13 +102,13 @@ async def test_a_broker_that_is_away_costs_nothing_and_is_told_once(url: str) ->
 
 async def test_pending_bells_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeups, "MAX_PENDING", 10)
-    # A broker that takes connections and says nothing.
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    async with server:
-        bell = Bell(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-        for _ in range(100):
-            await bell.ring("resp_1")
-        assert bell._pending.qsize() <= 10
+    # As if the broker took for ever over the first.
+    monkeypatch.setattr(Bell, "_work", lambda _: None)
+    bell = Bell("redis://127.0.0.1:1/0")
+    for _ in range(100):
+        await bell.ring("resp_1")
+    assert bell._pending.qsize() == 10
+    await bell.close()
 
 
 async def test_a_broker_that_was_restarted_takes_the_next_bell() -> None:
