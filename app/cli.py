@@ -94,6 +94,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8000, config: Config = None, work
     """
     settings = _with_database(config)
     configure_logging(settings.log_level)
+    migrations.require(_url(settings))
     if workers > 1:
         supervisor.serve_api(
             settings,

@@ -106,7 +106,7 @@ class UpstreamError(ServiceError):
         message: str | None = None,
         *,
         status: int = 502,
-        code: str = "server_error",
+        code: str | None = "server_error",
         param: str | None = None,
         retry_after_seconds: float | None = None,
         report: UpstreamReport | None = None,

@@ -34,8 +34,3 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     return app
-
-
-def from_environment() -> FastAPI:
-    """The application of a process that was configured by its environment."""
-    return create_app(Settings.load())

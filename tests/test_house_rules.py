@@ -50,7 +50,8 @@ def test_status_is_written_in_one_file() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute | ast.Name)
-        and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id) in {"values", "_insert"}
+        and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
+        in {"values", "_insert"}
         and any(keyword.arg == "status" for keyword in node.keywords)
     ]
     assert set(writers) <= {"app/store/lifecycle.py"}

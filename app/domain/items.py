@@ -125,6 +125,8 @@ def _message(item: dict[str, Any], name: str) -> dict[str, Any]:
     content = item["content"]
     if isinstance(content, str):
         content = [_text_part(item["role"], content)]
+    else:
+        content = [_whole_part(part) for part in content]
     head = {
         "id": name,
         "type": "message",
@@ -133,6 +135,13 @@ def _message(item: dict[str, Any], name: str) -> dict[str, Any]:
         "content": content,
     }
     return {**head, **item, **head}
+
+
+def _whole_part(part: dict[str, Any]) -> dict[str, Any]:
+    """An image says how closely it is looked at: the published schema has no part without it."""
+    if part["type"] != "input_image" or part.get("detail"):
+        return part
+    return {**part, "detail": "auto"}
 
 
 def _text_part(role: str, text: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 
 from app.embedded.errors import CannotStart
+from app.main import create_app
 from app.settings import Settings
 
 BACKLOG = 2048
@@ -83,8 +84,7 @@ def run(
         on_ready: Called once requests are answered.
     """
     config = uvicorn.Config(
-        "app.main:from_environment",
-        factory=True,
+        create_app(settings),
         loop="uvloop",
         http="httptools",
         ws="none",

@@ -133,7 +133,8 @@ class ResponsesFold:
 
     def _said(self, event: Event, kind: Kind, numbered_by: str) -> Iterable[Delta]:
         slot, index = event.get("output_index") or 0, event.get(numbered_by) or 0
-        delta = TextDelta(slot, index, event.get("delta") or "", event.get("logprobs") or ())
+        name, text = _name(numbered_by, index), event.get("delta") or ""
+        delta = TextDelta(slot, name, text, event.get("logprobs") or ())
         if self._parts.get((slot, numbered_by, index)) == kind:
             return (delta,)
         return (*self._announced(slot, numbered_by, index, kind), delta)
@@ -147,7 +148,7 @@ class ResponsesFold:
             self._slots.add(slot)
             yield ItemStarted(slot, dict(_HEADS[kind]))
         self._parts[slot, numbered_by, index] = kind
-        yield PartStarted(slot, index, kind)
+        yield PartStarted(slot, _name(numbered_by, index), kind)
 
     def _item_started(self, event: Event) -> Iterator[Delta]:
         slot = _slot(event, len(self._slots))
@@ -174,7 +175,7 @@ class ResponsesFold:
         numbered_by = "summary_index" if "summary_index" in event else "content_index"
         slot, index = event.get("output_index") or 0, event.get(numbered_by) or 0
         if self._parts.pop((slot, numbered_by, index), None):
-            yield PartFinished(slot, index, event.get("part"))
+            yield PartFinished(slot, _name(numbered_by, index), event.get("part"))
 
     def _annotated(self, event: Event) -> Iterator[Delta]:
         slot, index = event.get("output_index") or 0, event.get("content_index") or 0
@@ -253,6 +254,11 @@ class ResponsesFold:
         "response.cancelled": _finished,
         **dict.fromkeys(_REPEATED, _repeated),
     }
+
+
+def _name(numbered_by: str, index: int) -> int:
+    """The upstream counts summaries and content apart; within one item of ours a name is unique."""
+    return -1 - index if numbered_by == "summary_index" else index
 
 
 def _slot(event: Event, default: int) -> int:

@@ -115,10 +115,9 @@ class UpstreamErrors:
         return _failed(status, report, retry_after_seconds)
 
     def _mistake(self, words: _Words, report: UpstreamReport) -> UpstreamError:
-        error = UpstreamError(self.redacted(words.message), status=400, param=words.param, report=report)
         # Many upstreams name no code; then the client gets none rather than one of ours.
-        error.code = words.code
-        return error
+        message = self.redacted(words.message)
+        return UpstreamError(message, status=400, code=words.code, param=words.param, report=report)
 
     def _cut(self, report: UpstreamReport) -> UpstreamError:
         return UpstreamError("The model provider's answer ended before it was complete.", report=report)

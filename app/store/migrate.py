@@ -1,5 +1,6 @@
 """Bring a database to the schema that this release was written for."""
 
+import asyncio
 import sys
 from io import StringIO
 from pathlib import Path
@@ -25,6 +26,23 @@ def upgrade(database_url: str) -> None:
         raise Unavailable(f"cannot migrate: {error}") from error
 
 
+def require(database_url: str) -> None:
+    """See that the database answers, for a start that should fail in one line and not in a stack.
+
+    Raises:
+        Unavailable: it does not; the message says why.
+    """
+    try:
+        asyncio.run(_answer(database_url))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unavailable(f"cannot reach the database: {error}") from error
+
+
+async def _answer(database_url: str) -> None:
+    connection = await asyncpg.connect(_plain(database_url), timeout=10)
+    await connection.close()
+
+
 def script(database_url: str) -> str:
     """The SQL of every migration from an empty database on, for those who apply it by hand."""
     out = StringIO()
@@ -37,8 +55,12 @@ def check(database_url: str) -> None:
     command.check(_config(database_url, StringIO()))
 
 
+def _plain(database_url: str) -> str:
+    return database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
 def _config(database_url: str, output: object) -> Config:
-    plain = database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    plain = _plain(database_url)
     config = Config(output_buffer=output)  # type: ignore[arg-type]
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.set_main_option(

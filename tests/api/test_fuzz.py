@@ -20,30 +20,38 @@ from app.settings import Settings, environment
 from tests.api import bodies
 
 WANTED = environment().get("HOLDFAST_TEST_FUZZ_EXAMPLES")
-fuzzed = settings(
-    max_examples=int(WANTED or 150),
-    derandomize=WANTED is None,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+
+
+def fuzzed(examples: int) -> settings:
+    return settings(
+        max_examples=int(WANTED or examples),
+        derandomize=WANTED is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+        ],
+    )
+
 
 DOCUMENTED = schemathesis.openapi.from_dict(create_app(Settings()).openapi())["/v1/responses"]["POST"]
 
 
-@fuzzed
+@fuzzed(50)
 @given(case=DOCUMENTED.as_strategy())
 def test_bodies_that_the_documentation_allows(api: httpx2.Client, case: Any) -> None:
     check(api, bodies.encode(case.body | {"model": "offline"}))
 
 
-@fuzzed
+@fuzzed(150)
 @given(body=bodies.valid())
 def test_valid_bodies(api: httpx2.Client, parent: bytes, body: dict[str, Any]) -> None:
     check(api, bodies.encode(body).replace(bodies.PARENT.encode(), parent))
 
 
-@fuzzed
+@fuzzed(150)
 @given(body=bodies.mutated(), is_ascii=st.booleans())
 def test_bodies_with_something_wrong_in_them(
     api: httpx2.Client, body: dict[str, Any], *, is_ascii: bool
@@ -51,13 +59,13 @@ def test_bodies_with_something_wrong_in_them(
     check(api, bodies.encode(body, is_ascii=is_ascii))
 
 
-@fuzzed
+@fuzzed(150)
 @given(body=bodies.mangled() | st.binary(max_size=40) | bodies.ANYTHING.map(bodies.encode))
 def test_bytes_that_are_hardly_a_body(api: httpx2.Client, body: bytes) -> None:
     check(api, body)
 
 
-@fuzzed
+@fuzzed(150)
 @given(
     path=st.sampled_from(
         ["/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items", "/v1/models/{id}"]

@@ -109,8 +109,8 @@ def turn(words: list[str], rng: random.Random) -> tuple[bytes, bytes]:
 
 
 def main() -> None:
-    rng, words = random.Random(7), sentences()  # noqa: S311 - samples, not secrets
-    samples = [part for _ in range(SAMPLES) for part in turn(words, rng)]
+    rng, words = random.Random(7), sentences()
+    samples: list[Any] = [part for _ in range(SAMPLES) for part in turn(words, rng)]
     dictionary = zstandard.train_dictionary(SIZE_BYTES, samples, level=3)
     Path(sys.argv[1]).write_bytes(dictionary.as_bytes())
     plain, packed = zstandard.ZstdCompressor(level=3), zstandard.ZstdCompressor(level=3, dict_data=dictionary)
@@ -122,7 +122,7 @@ def main() -> None:
     ]
     print(
         f"bytes a turn: {sizes[0] / 500:.0f} plain, {sizes[1] / 500:.0f} zstd, {sizes[2] / 500:.0f} with it"
-    )  # noqa: T201
+    )
 
 
 if __name__ == "__main__":

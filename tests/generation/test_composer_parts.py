@@ -169,6 +169,13 @@ class TestFinalForms:
             {"type": "output_text", "text": "Hello", "annotations": [CITATION], "logprobs": []}
         ]
 
+    def test_a_final_item_may_repeat_the_parts_that_have_ended(self) -> None:
+        part = {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}
+        deltas = said(0, 0, "output_text", "Hi", final=part)
+        it = composed(ItemStarted(0, MESSAGE), *deltas, ItemFinished(0, MESSAGE | {"content": [part]}))
+        assert it.names.count("content_part.done") == 1
+        assert it.output[0]["content"] == [part]
+
     @pytest.mark.parametrize("text", ["", "Goodbye", None])
     def test_what_was_said_cannot_be_unsaid(self, text: str | None) -> None:
         final = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}

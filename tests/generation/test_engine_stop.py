@@ -1,6 +1,8 @@
 """Runs that are stopped: by the client who left, by the server that stops, by the clock, by a slow reader."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,11 +15,24 @@ from app.generation import feed as feeds
 from app.generation.engine import SHUTDOWN
 from app.generation.feed import Feed
 from app.providers.base import Started, TextDelta
-from app.store.db import Database
+from app.store.db import Database, Tx
 from tests import grammar
 from tests.builders import a_draft, a_run, all_stored, stored
 from tests.generation.faults import AWAY, FaultyDatabase, heard
 from tests.scripted import DONE, ScriptedProvider, Step, answer, hello
+
+
+class Witness(FaultyDatabase):
+    """It notes whether the upstream was closed when the store was asked."""
+
+    provider: ScriptedProvider
+    has_seen_it_closed = False
+
+    @asynccontextmanager
+    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+        self.has_seen_it_closed = self.provider.is_closed
+        async with super().begin(caller) as tx:
+            yield tx
 
 
 class Running:
@@ -187,8 +202,11 @@ class TestSlowReader:
     async def test_a_client_who_leaves_it_unread_is_cancelled_all_the_same(
         self, db: Database, caller: Caller
     ) -> None:
-        it = await self.waiting(db, caller)
+        witness = Witness(db)
+        it = await self.waiting(witness, caller)
+        witness.provider = it.provider
         await it.cancelled()
+        assert witness.has_seen_it_closed, "an upstream that nobody hears goes on costing"
         assert [row.status for row in await all_stored(db, caller)] == [Status.CANCELLED]
 
     async def test_the_end_of_the_run_does_not_wait_for_it(self, db: Database, caller: Caller) -> None:

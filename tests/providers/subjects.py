@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 
 from app.domain.context import Context
-from app.providers.base import Provider
+from app.providers.base import Delta, Provider
+from app.providers.offline import Offline
 from app.providers.openai_chat import OpenAIChat
 from app.providers.openai_responses import OpenAIResponses
 from app.providers.upstream import Upstream, open_session
@@ -81,6 +83,30 @@ async def connected(subject: Subject, url: str, **settings: Any) -> AsyncGenerat
         yield provider
     finally:
         await provider.close()
+
+
+CALL_WEATHER = '::call get_weather {"city":"Paris"}\n::call get_weather {"city":"Rome"}'
+
+REHEARSALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text": ("Hi", {}),
+    "parallel_tool_calls": (CALL_WEATHER, {}),
+    "reasoning": ("::reason Two and two.", {}),
+    "refusal": ("::refuse I can't help with that.", {}),
+    "structured": ("Hi", {"text": {"format": {"type": "json_object"}}}),
+    "cut_by_max_tokens": ("::words 40 0", {"max_output_tokens": 16}),
+}
+"""The offline model has no wire to play a recording on: what leads it to the same outcome instead."""
+
+
+def rehearsed(case: str, *, is_streamed: bool) -> AsyncGenerator[Delta, None]:
+    text, params = REHEARSALS[case]
+    item = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": text}],
+    }
+    return Offline().stream(a_context(is_streamed=is_streamed, items=orjson.dumps(item), **params))
 
 
 @asynccontextmanager

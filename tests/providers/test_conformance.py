@@ -18,6 +18,7 @@ from tests.providers.subjects import (
     connected,
     playing,
     recorded,
+    rehearsed,
 )
 from tests.providers.wire import Answer, json_answer, unused_url
 
@@ -71,6 +72,15 @@ def check_no_usage(outcome: Outcome) -> None:
     assert outcome.end.usage is None
 
 
+SHAPES = {
+    "text": (["message"], "completed"),
+    "parallel_tool_calls": (["function_call", "function_call"], "completed"),
+    "reasoning": (["reasoning", "message"], "completed"),
+    "refusal": (["message"], "completed"),
+    "structured": (["message"], "completed"),
+    "cut_by_max_tokens": (["message"], "incomplete"),
+}
+
 CHECKS = {
     "text": check_text,
     "parallel_tool_calls": check_parallel_tool_calls,
@@ -115,6 +125,20 @@ async def test_an_answer_that_is_not_streamed_is_understood(subject: Subject, ca
         outcome = await outcome_of(provider.stream(a_context(is_streamed=False)))
     CHECKS[case](outcome)
     assert not upstream.requests[0].json.get("stream")
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("case", SHAPES)
+async def test_the_offline_model_reports_as_the_others_do(case: str, *, is_streamed: bool) -> None:
+    outcome = await outcome_of(rehearsed(case, is_streamed=is_streamed))
+    assert ([item.kind for item in outcome.in_order], outcome.end.status) == SHAPES[case]
+    assert outcome.end.usage is not None
+    async with playing(BY_NAME["openai_responses"], BY_NAME["openai_responses"].answer(case)) as (other, _):
+        recorded_one = await outcome_of(other.stream(a_context()))
+    assert [item.kind for item in recorded_one.in_order] == SHAPES[case][0]
+    assert {kind for item in outcome.in_order for kind, _ in item.said} == {
+        kind for item in recorded_one.in_order for kind, _ in item.said
+    }
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 64])
