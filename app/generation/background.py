@@ -14,9 +14,6 @@ import structlog
 
 from app import ids
 from app.domain.context import Context
-from app.domain.echo import echo
-from app.domain.gates import gated_fields
-from app.domain.items import InputItems, split
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Job, Mode, Rerun
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
@@ -28,6 +25,7 @@ from app.generation.journal import Entry, Journal
 from app.generation.keeping import ClaimedRow
 from app.generation.leases import LEASE_LOST, Leases
 from app.generation.news import tell_followers
+from app.generation.queueing import draft_of
 from app.providers.registry import Registry
 from app.store import events, lifecycle, lineage
 from app.store.db import Database, Tx
@@ -132,7 +130,7 @@ class Background:
 
     async def _run(self, job: Job) -> None:
         entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
-        draft = _draft(job)
+        draft = draft_of(job.claim.response_id, job.request, job.input_blob)
         composer = self._composer(job, draft)
         try:
             await engine.run(await self._prepare(job, draft, composer, entry))
@@ -249,19 +247,6 @@ async def open_background(
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-
-
-def _draft(job: Job) -> Draft:
-    """The draft as the API accepted it: no field is lost on the way (law L5)."""
-    params: dict[str, Any] = orjson.loads(job.request)
-    items = split(job.input_blob)
-    return Draft(
-        id=job.claim.response_id,
-        model=params["model"],
-        params=params,
-        input=InputItems(items, job.input_blob, gated_fields(items)),
-        echo=echo(params, model=params["model"]),
-    )
 
 
 def _pads(draft: Draft, policy: Policy) -> bool:

@@ -1,11 +1,15 @@
 """Put an accepted draft into the queue: one transaction, committed before anybody is answered."""
 
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 import orjson
 
+from app.domain.echo import echo
 from app.domain.events import Event
-from app.domain.gates import Gated
+from app.domain.gates import Gated, gated_fields
+from app.domain.items import InputItems, split
 from app.domain.jobs import PRIORITIES, SHOWN_BY_QUEUEING, Mode
 from app.domain.response import Draft, Status, snapshot
 from app.domain.tenancy import Caller
@@ -70,7 +74,7 @@ async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queue
             raise RateLimited(message, code="rate_limit_exceeded", retry_after_seconds=RETRY_AFTER_SECONDS)
         if draft.is_streamed:
             frames = b"".join(event.frame for event in queued.events)
-            await events.begin(tx, draft.id, SHOWN_BY_QUEUEING - 1, frames)
+            await events.put(tx, draft.id, SHOWN_BY_QUEUEING - 1, frames)
     return queued
 
 
@@ -84,6 +88,19 @@ def _mode(draft: Draft) -> Mode:
 def _queued(draft: Draft) -> Queued:
     body = orjson.dumps(snapshot(draft, status=Status.QUEUED, output=[]))
     return Queued(body, queued_events(body))
+
+
+def draft_of(response_id: UUID, request: bytes, input_blob: bytes) -> Draft:
+    """The draft as the API accepted it: no field is lost on the way (law L5)."""
+    params: dict[str, Any] = orjson.loads(request)
+    items = split(input_blob)
+    return Draft(
+        id=response_id,
+        model=params["model"],
+        params=params,
+        input=InputItems(items, input_blob, gated_fields(items)),
+        echo=echo(params, model=params["model"]),
+    )
 
 
 def queued_events(body: bytes) -> tuple[Event, ...]:

@@ -3,14 +3,22 @@
 Safe to run in several places at once: rows are locked, and those that another reaper holds are skipped.
 """
 
+import orjson
 import structlog
 
 from app import ids
-from app.domain.jobs import Claim, Rerun, Verdict, decide
-from app.domain.response import Status
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Rerun, Verdict, decide
+from app.domain.response import Draft, Status
+from app.domain.turn import Place
+from app.generation.accept import Accepted
+from app.generation.composer import Composer
+from app.generation.keeping import turn_of
 from app.generation.news import tell_followers
+from app.generation.queueing import draft_of
+from app.generation.salvage import salvage
 from app.store import events, lifecycle
-from app.store.db import Database, Row, SystemTx
+from app.store.codec import decompress
+from app.store.db import Database, Row, SystemTx, Tx
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -39,17 +47,44 @@ async def reap(
 
 
 async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> None:
-    """End a locked response as failed, and note it on its attempt."""
-    mine = tx.of(row["tenant_id"])
-    await lifecycle.end(
-        mine,
-        row,
-        Status.FAILED,
-        event_count=await events.count(mine, row["id"]),
+    """End a locked response as failed, with the output that was shown, and note it on its attempt."""
+    mine, claim = tx.of(row["tenant_id"]), Claim(row["tenant_id"], row["id"], row["attempt"])
+    error = {"code": "server_error", "message": message}
+    shown = await events.count(mine, row["id"])
+    told = await _salvaged(mine, row, shown) if shown > SHOWN_BEFORE_OUTPUT else None
+    if told:
+        await _fail_midway(mine, claim, *told, error=error, ttl_seconds=ttl_seconds)
+    else:
+        await lifecycle.end(mine, row, Status.FAILED, event_count=shown, ttl_seconds=ttl_seconds, error=error)
+    await lifecycle.end_attempt(mine, claim, "failed")
+
+
+async def _salvaged(tx: Tx, row: Row, shown: int) -> tuple[Draft, Composer] | None:
+    """The lost run's composer, where its journal can be read to the end."""
+    request, items = (decompress(row[name], row["codec"]) for name in ("request", "items"))
+    draft = draft_of(row["id"], request, items)
+    composer = salvage(draft, await events.read_all(tx, row["id"]))
+    if composer.event_count == shown:
+        return draft, composer
+    log.error("journal.unreadable", response_id=ids.response_id(row["id"]), shown=shown)
+    return None
+
+
+async def _fail_midway(
+    tx: Tx, claim: Claim, draft: Draft, composer: Composer, *, error: dict[str, str], ttl_seconds: float
+) -> None:
+    """Close what the lost run left open, say so to its followers, and keep its output (laws L1 and L2)."""
+    if closing := composer.close(Status.FAILED, error=error):
+        frames = b"".join(event.frame for event in closing)
+        await events.put(tx, draft.id, closing[-1].sequence_number, frames)
+    await lifecycle.finish(
+        tx,
+        claim,
+        turn_of(Accepted(draft, None), composer, "", Place(draft.id, 0)),
+        event_count=composer.event_count,
+        shape=orjson.dumps(composer.shape),
         ttl_seconds=ttl_seconds,
-        error={"code": "server_error", "message": message},
     )
-    await lifecycle.end_attempt(mine, Claim(row["tenant_id"], row["id"], row["attempt"]), "failed")
 
 
 async def _reap_batch(db: Database, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> int:

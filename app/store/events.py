@@ -137,8 +137,8 @@ async def append(tx: SystemTx, batches: Sequence[Batch]) -> set[Claim]:
     return {Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]) for row in rows}
 
 
-async def begin(tx: Tx, response_id: UUID, last_seq: int, frames: bytes) -> None:
-    """Journal the events of queueing, in the transaction that queues."""
+async def put(tx: Tx, response_id: UUID, last_seq: int, frames: bytes) -> None:
+    """Journal what is said with a change of the row, in the transaction that changes it."""
     await tx.fetch(_first, response_id=response_id, last_seq=last_seq, codec=CODEC, data=compress(frames))
 
 
@@ -148,6 +148,15 @@ async def read_after(
     """Up to `limit` batches that hold events beyond `after`: their last sequence number and their frames."""
     rows = await tx.fetch(_after, id=response_id, after=after, limit=limit)
     return [(row["last_seq"], decompress(row["data"], row["codec"])) for row in rows]
+
+
+async def read_all(tx: ReadTx, response_id: UUID) -> bytes:
+    """Every frame of the journal."""
+    pieces, after = list[bytes](), -1
+    while batches := await read_after(tx, response_id, after):
+        pieces += [frames for _, frames in batches]
+        after = batches[-1][0]
+    return b"".join(pieces)
 
 
 async def count(tx: ReadTx, response_id: UUID) -> int:

@@ -191,7 +191,7 @@ async def chaos(jobs: int, seed: int) -> int:
     config = UPSTREAM.format(url=f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o711)
+        await asyncio.to_thread(folder.chmod, 0o711)
         url = stack.enter_context(EmbeddedPostgres(folder / "state")).url
         await asyncio.to_thread(migrate.upgrade, url)
         plain = url.replace("+asyncpg", "")
@@ -208,7 +208,7 @@ async def chaos(jobs: int, seed: int) -> int:
             began = time.monotonic()
             killing = asyncio.ensure_future(_killer(rng, workers, broker, kills))
             ids = await _create(session, api.base_url, jobs)
-            while await _unfinished(plain) and time.monotonic() - began < 900:
+            while await _unfinished(plain) and time.monotonic() - began < 900:  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.5)
             killing.cancel()
             took = time.monotonic() - began
