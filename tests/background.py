@@ -1,7 +1,7 @@
 """Background work in the test's own process: a queue of its own, workers, followers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -186,8 +186,8 @@ async def journalled(db: Database, caller: Caller, response_id: UUID) -> Sequenc
         return await events.read_after(tx, response_id, -1, limit=10_000)
 
 
-async def until(condition: Any, *, within_seconds: float = 2.0) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, within_seconds: float = 2.0) -> None:
     """Wait for what tells nobody that it has happened."""
     async with asyncio.timeout(within_seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the product has no use for such a signal
             await asyncio.sleep(0.005)

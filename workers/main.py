@@ -79,6 +79,8 @@ def _open(**_: object) -> None:
 def _ready(**_: object) -> None:
     # Celery would kill its tasks, which threads do not know.
     signal.signal(signal.SIGQUIT, _quit)
+    # On every loss of the broker it warns of a setting that is chosen above.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     log.info("worker.ready", concurrency=settings.worker_concurrency)
 
 
@@ -116,7 +118,5 @@ signals.worker_shutdown.connect(_close)
 # that ends the worker. Who hands back a response rings for it anyway.
 redis.Channel.do_restore = False
 
-# It warns of root, because of formats that can carry code, and this worker takes none; and of a setting
-# that is chosen above.
+# It warns of root, because of formats that can carry code; this worker takes none.
 warnings.filterwarnings("ignore", category=SecurityWarning)
-warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

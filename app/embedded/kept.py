@@ -6,7 +6,7 @@ from typing import Self
 
 import structlog
 
-from app.embedded.guarded import Guarded, stop_all
+from app.embedded.guarded import Guarded
 
 PAUSE_SECONDS = 5.0
 """From one start to the next, at least: what dies at once must not keep the machine busy."""
@@ -22,6 +22,7 @@ class Kept:
         self._name = name
         self._start = start
         self._child: Guarded | None = None
+        self._is_asked = False
         self._next_start_at = 0.0
         self.due_at: float | None = None
         """When it wants to be started again; None while it runs."""
@@ -33,6 +34,7 @@ class Kept:
 
     def start(self) -> None:
         self._child, self.due_at = self._start(), None
+        self._is_asked = False
         self._next_start_at = time.monotonic() + PAUSE_SECONDS
 
     def tend(self) -> None:
@@ -50,21 +52,25 @@ class Kept:
             log.info("part.replaced", part=self._name)
 
     def request_stop(self) -> None:
-        """Ask for good order, without waiting."""
+        """Ask for good order, without waiting. A second time it asks to be quick about it."""
         if self._child:
             self._child.request_stop()
-
-    def cut(self) -> None:
-        """End it quickly."""
-        child, self._child = self._child, None
-        if child:
-            child.close()
+            self._is_asked = True
 
     def close(self) -> None:
-        """Stop in good order and wait; an interruption makes it quick. Idempotent."""
+        """Stop in good order and wait. An interruption hurries it, another cuts it off. Idempotent."""
+        if not self._is_asked:
+            self.request_stop()
         child, self._child = self._child, None
         if child:
-            stop_all([child])
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                child.request_stop()
+                child.wait()
+                raise
+            finally:
+                child.close()
 
     def __enter__(self) -> Self:
         return self

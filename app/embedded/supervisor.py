@@ -159,7 +159,7 @@ def _end(apis: ApiProcesses, worker: Kept) -> None:
     try:
         apis.close()
     except BaseException:
-        worker.cut()
+        worker.request_stop()
         raise
 
 

@@ -63,7 +63,13 @@ async def _salvaged(tx: Tx, row: Row, shown: int) -> tuple[Draft, Composer] | No
     """The lost run's composer, where its journal can be read to the end."""
     request, items = (decompress(row[name], row["codec"]) for name in ("request", "items"))
     draft = draft_of(row["id"], request, items)
-    composer = salvage(draft, await events.read_all(tx, row["id"]))
+    frames = await events.read_all(tx, row["id"])
+    try:
+        composer = salvage(draft, frames)
+    except Exception:
+        # Whatever a journal holds, it must not keep the reaper from the rows that follow.
+        log.exception("journal.unreadable", response_id=ids.response_id(row["id"]))
+        return None
     if composer.event_count == shown:
         return draft, composer
     log.error("journal.unreadable", response_id=ids.response_id(row["id"]), shown=shown)

@@ -18,8 +18,9 @@ def salvage(draft: Draft, frames: bytes) -> Composer:
     """The composer after the last of these frames (all of the journal); not closed yet."""
     fold = ResponsesFold(UpstreamErrors("journal", None))
     composer = Composer(draft, begins_at=SHOWN_BY_QUEUEING, keeps_shape=True)
-    composer.feed(Started())
-    for frame in frames.split(b"\n\n")[SHOWN_BEFORE_OUTPUT:-1]:
-        for delta in fold.feed(orjson.loads(frame.partition(b"\ndata: ")[2])):
+    said = [orjson.loads(frame.partition(b"\ndata: ")[2]) for frame in frames.split(b"\n\n")[:-1]]
+    composer.feed(Started(said[SHOWN_BY_QUEUEING]["response"]["model"]))
+    for event in said[SHOWN_BEFORE_OUTPUT:]:
+        for delta in fold.feed(event):
             composer.feed(delta)
     return composer

@@ -23,7 +23,7 @@ from app.domain.turn import Turn
 from app.store import lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
-from app.store.statements import COMPLETED, IN_PROGRESS, QUEUED, Statement, storable
+from app.store.statements import CANCELLED, IN_PROGRESS, QUEUED, Statement, storable
 from app.store.tables import response_attempts as a
 from app.store.tables import response_events as e
 from app.store.tables import responses as t
@@ -148,9 +148,10 @@ _finish = Statement(
     .values(**{name: _p(name) for name in _FINISH}, expires_at=_expiry, **_ENDED)
     .returning(t.c.id)
 )
+_is_cancelled = _p("status", type_=sa.SmallInteger) == CANCELLED
 _end = Statement(
     sa.update(t)
-    .where(_this, t.c.status < COMPLETED)
+    .where(_this, sa.or_(t.c.status == IN_PROGRESS, sa.and_(t.c.status == QUEUED, _is_cancelled)))
     .values(
         status=_p("status"), body=_p("body"), codec=_p("codec"), items=_p("items"),
         event_count=_p("event_count"), expires_at=_expiry, **_ENDED,

@@ -15,9 +15,9 @@ from app.domain.response import Status
 _DIALECT = dialect()
 
 # Written out, not bound: a generic plan uses a partial index only where it can see the constant.
-QUEUED, IN_PROGRESS, COMPLETED = (
+QUEUED, IN_PROGRESS, CANCELLED = (
     sa.literal_column(str(int(status)), sa.SmallInteger)
-    for status in (Status.QUEUED, Status.IN_PROGRESS, Status.COMPLETED)
+    for status in (Status.QUEUED, Status.IN_PROGRESS, Status.CANCELLED)
 )
 
 

@@ -1,7 +1,10 @@
+import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import IO
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,6 +13,14 @@ from app.embedded import kept
 from app.embedded.guarded import Guarded
 from app.embedded.kept import Kept
 from tests.embedded.processes import descendants, wait_until_gone
+
+
+@contextmanager
+def os_pipe() -> Generator[tuple[IO[bytes], IO[bytes]]]:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb", 0) as ours, os.fdopen(write, "wb", 0) as theirs:
+        yield ours, theirs
+
 
 STOP = (("SIGTERM", 5.0), ("SIGKILL", 5.0))
 
@@ -56,13 +67,36 @@ def test_what_lives_is_left_alone() -> None:
         assert part.ended_fds == before
 
 
-def test_it_is_stopped_when_the_block_ends_and_at_once_when_cut() -> None:
+def test_it_is_stopped_when_the_block_ends() -> None:
     with Kept("part", running("import signal; signal.pause()")) as part:
         part.start()
         assert part._child
         below = descendants(part._child._guard.pid)
     wait_until_gone(below, seconds=2)
-    part.start()
-    part.cut()
-    assert not part.ended_fds
     part.close()
+
+
+def test_who_was_asked_to_stop_is_not_hurried_by_the_end_of_the_block() -> None:
+    slow = """
+import os, signal
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+os.write(1, b"ready")
+signal.pause()
+signal.sigtimedwait([], 0.3)
+os._exit(len(asked))
+"""
+    with os_pipe() as (ours, theirs):
+        part = Kept(
+            "part",
+            lambda: Guarded(
+                [sys.executable, "-S", "-c", slow], stop=STOP, abandon=(("SIGKILL", 5.0),), output=theirs
+            ),
+        )
+        with part:
+            part.start()
+            assert ours.read(5) == b"ready"
+            assert part._child
+            guard = part._child
+            part.request_stop()
+    assert guard.wait() == 1

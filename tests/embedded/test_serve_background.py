@@ -19,10 +19,19 @@ BROKER = "valkey-server"
 
 
 @pytest.fixture(scope="module")
-def running(made: Path) -> Generator[Serve]:
+def config() -> Generator[Path]:
+    """A reaper that does not keep tests waiting."""
+    with reachable_folder() as folder:
+        path = folder / "holdfast.toml"
+        path.write_text("queued_too_long_seconds = 0.5\nreap_interval_seconds = 0.5\n")
+        yield path
+
+
+@pytest.fixture(scope="module")
+def running(made: Path, config: Path) -> Generator[Serve]:
     with reachable_folder() as parent:
         subprocess.run(["cp", "-a", made, parent / "state"], check=True)
-        with serving(parent / "state") as serve:
+        with serving(parent / "state", "--config", str(config)) as serve:
             yield serve
 
 
@@ -31,9 +40,13 @@ def create(serve: Serve, text: str = "Hello") -> str:
     return fetch(f"{serve.base}/v1/responses", body)["id"]
 
 
-def wait_for(serve: Serve, response_id: str, status: str) -> None:
-    end = time.monotonic() + 20
-    while fetch(f"{serve.base}/v1/responses/{response_id}")["status"] != status:
+def status(serve: Serve, response_id: str) -> str:
+    return fetch(f"{serve.base}/v1/responses/{response_id}")["status"]
+
+
+def wait_for(serve: Serve, response_id: str, wanted: str, *, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while status(serve, response_id) != wanted:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -63,16 +76,22 @@ def test_a_part_that_dies_is_replaced_and_work_goes_on(running: Serve, words: st
     wait_for(running, create(running), "completed")
 
 
-def test_what_runs_is_handed_back_on_a_second_signal_and_done_after_the_next_start(
-    used_state_dir: Path,
-) -> None:
+def test_one_signal_lets_a_run_end_and_a_second_hands_it_back(used_state_dir: Path, config: Path) -> None:
     with serving(used_state_dir) as serve:
+        finished = create(serve, "::sleep 1")
+        wait_for(serve, finished, "in_progress")
+        assert serve.stop(signal.SIGTERM) == 0
+    with serving(used_state_dir) as serve:
+        assert status(serve, finished) == "completed"
+        handed_back = create(serve, "::sleep 4")
+        wait_for(serve, handed_back, "in_progress")
         below = descendants(serve.process.pid)
-        response_id = create(serve, "::sleep 2")
-        wait_for(serve, response_id, "in_progress")
-        below |= descendants(serve.process.pid)
         serve.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            # By now the API has ended, and the worker is what is waited for.
+            serve.process.wait(1.5)
         assert serve.stop(signal.SIGTERM) == 0
         assert not alive(below)
     with serving(used_state_dir, "--config", str(config)) as serve:
-        wait_for(serve, response_id, "completed")
+        # Not after its lease alone.
+        wait_for(serve, handed_back, "completed", seconds=10)

@@ -4,19 +4,42 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import app.store
 from app import ids
+from app.domain.jobs import Claim, Mode
+from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
-from app.store import items, lineage, responses
+from app.store import attempts, events, items, lifecycle, lineage, responses
+from app.store.codec import CODEC, compress
 from app.store.db import Database, ReadTx, Tx
 from tests.store.turns import a_turn, add, context, put, rows
 
 Look = Callable[[Tx, Turn], Awaitable[object]]
+
+
+async def enqueue(tx: Tx, turn: Turn) -> bool:
+    turn = replace(turn, status=Status.QUEUED)
+    return await lifecycle.enqueue(
+        tx, turn, mode=Mode.BACKGROUND, priority=0, event_count=0, request=b"{}", max_queued=1
+    )
+
+
+async def finish(tx: Tx, turn: Turn) -> bool:
+    claim = Claim(tx.tenant_id, turn.id, 1)
+    return await lifecycle.finish(tx, claim, turn, event_count=5, shape=None, ttl_seconds=1)
+
+
+async def end(tx: Tx, turn: Turn) -> None:
+    nothing = {"body": compress(b'{"model":"m"}'), "request": compress(b"{}"), "items": compress(b"")}
+    row = {"id": turn.id, "codec": CODEC, **nothing}
+    await lifecycle.end(tx, row, Status.CANCELLED, event_count=2, ttl_seconds=1, error=None)
+
 
 LOOKS: dict[str, tuple[Look, object]] = {
     "responses.get": (lambda tx, turn: responses.get(tx, turn.id), None),
@@ -25,11 +48,65 @@ LOOKS: dict[str, tuple[Look, object]] = {
         lambda tx, turn: responses.page(tx, limit=9, newest_first=True, after=None, model=None),
         [],
     ),
-    "responses.append": (responses.append, None),
+    "responses.status": (lambda tx, turn: responses.status(tx, turn.id), None),
+    "responses.shape": (lambda tx, turn: responses.shape(tx, turn.id), None),
+    "lifecycle.append": (lifecycle.append, None),
+    "lifecycle.enqueue": (enqueue, True),
     "lineage.ancestry": (lambda tx, turn: lineage.ancestry(tx, turn.id), None),
+    "lineage.before": (lambda tx, turn: lineage.before(tx, turn.id, turn.place.next()), None),
     "items.find": (lambda tx, turn: items.find(tx, [ids.item_id("message", turn.id, 0)]), {}),
 }
 """Each function of the store, applied to a turn, and what a stranger gets to see."""
+
+OF_RUNS: dict[str, tuple[Look, object]] = {
+    "lifecycle.lock": (lambda tx, turn: lifecycle.lock(tx, turn.id), None),
+    "lifecycle.finish": (finish, False),
+    "lifecycle.requeue": (
+        lambda tx, turn: lifecycle.requeue(tx, Claim(tx.tenant_id, turn.id, 1), event_count=2),
+        False,
+    ),
+    "lifecycle.end": (end, None),
+    "lifecycle.end_attempt": (
+        lambda tx, turn: lifecycle.end_attempt(tx, Claim(tx.tenant_id, turn.id, 1), "mine now"),
+        None,
+    ),
+    "attempts.list_of": (lambda tx, turn: attempts.list_of(tx, turn.id), []),
+    "events.put": (lambda tx, turn: events.put(tx, turn.id, 9, b"event: x\n\n"), None),
+    "events.read_after": (lambda tx, turn: events.read_after(tx, turn.id, -1), []),
+    "events.read_all": (lambda tx, turn: events.read_all(tx, turn.id), b""),
+    "events.count": (lambda tx, turn: events.count(tx, turn.id), 0),
+}
+"""The same for a response that is being generated."""
+
+
+async def running(db: Database, caller: Caller) -> Turn:
+    """A turn that is being generated, with two events in its journal."""
+    turn = a_turn()
+    async with db.begin(caller) as tx:
+        await enqueue(tx, turn)
+        await events.put(tx, turn.id, 1, b"event: x\n\n" * 2)
+        claim = "update responses set status = 1, attempt = 1, lease_until = now() where id = $1"
+        await tx._driver.fetch(claim, turn.id)
+        attempt = (
+            "insert into response_attempts (tenant_id, response_id, attempt, owner) values ($1, $2, 1, '')"
+        )
+        await tx._driver.fetch(attempt, caller.tenant_id, turn.id)
+    return turn
+
+
+async def everything(db: Database, caller: Caller, turn: Turn) -> list[object]:
+    """What the tables hold of a turn of this tenant's."""
+    async with db.read(caller) as tx:
+        return [
+            await tx._driver.fetch(
+                f"select * from {table} where tenant_id = $1 and {key} = $2", caller.tenant_id, turn.id
+            )
+            for table, key in (
+                ("responses", "id"),
+                ("response_events", "response_id"),
+                ("response_attempts", "response_id"),
+            )
+        ]
 
 
 def of_a_tenant() -> set[str]:
@@ -45,7 +122,7 @@ def of_a_tenant() -> set[str]:
 
 
 def test_every_function_of_the_store_is_looked_at() -> None:
-    assert of_a_tenant() == set(LOOKS)
+    assert of_a_tenant() == set(LOOKS) | set(OF_RUNS)
 
 
 @pytest.fixture
@@ -69,6 +146,21 @@ async def test_a_stranger_sees_and_changes_nothing(
     async with db.begin(stranger) as tx:
         assert await look(tx, turn) == nothing
     assert await rows(database_url, caller) == before
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+async def test_a_stranger_neither_sees_nor_disturbs_a_run(
+    db: Database, caller: Caller, stranger: Caller, name: str
+) -> None:
+    turn = await running(db, caller)
+    before = await everything(db, caller, turn)
+    look, nothing = OF_RUNS[name]
+    async with db.begin(stranger) as tx:
+        assert await look(tx, turn) == nothing
+    assert await everything(db, caller, turn) == before
+    async with db.begin(caller) as tx:
+        seen = await look(tx, turn)
+    assert seen != nothing or await everything(db, caller, turn) != before, "its owner may"
 
 
 async def test_tenants_with_the_same_ids_do_not_meet(db: Database, caller: Caller, stranger: Caller) -> None:
