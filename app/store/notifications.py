@@ -6,7 +6,7 @@ looks from time to time. After a reconnection everybody is woken, because someth
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 RECONNECT_SECONDS = 1.0
 KEEPALIVE_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 
 
 class Notifications:
@@ -51,14 +52,17 @@ class Notifications:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection: Any = await asyncpg.connect(self._url, timeout=5)
+        connection: Any = await asyncpg.connect(self._url, timeout=ANSWER_SECONDS)
+        is_lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: is_lost.set())
         try:
             await connection.add_listener(self._channel, self._heard)
             self._wake_everyone()
-            while True:
+            while not is_lost.is_set():
                 # A peer that is gone without a word is noticed by asking.
-                await connection.execute("select 1", timeout=5)
-                await asyncio.sleep(KEEPALIVE_SECONDS)
+                await connection.execute("select 1", timeout=ANSWER_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(is_lost.wait(), KEEPALIVE_SECONDS)
         finally:
             connection.terminate()
 

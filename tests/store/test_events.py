@@ -191,10 +191,10 @@ async def test_nobody_is_told_of_a_batch_that_was_fenced_off(
     heard = list[str]()
     async with listening(database_url) as notifications:
         notifications._on_any = heard.append
-        await append(db, Batch(claim, 3, b"x"))
-        async with db.begin_system() as tx:
-            await events.notify(tx, events.CHANNEL, claim.response_id)
         with notifications.subscribed(str(turn.id)) as news:
+            await append(db, Batch(claim, 3, b"x"))
+            async with db.begin_system() as tx:
+                await events.notify(tx, events.CHANNEL, claim.response_id)
             async with asyncio.timeout(2):
                 await news.wait()
     assert heard == [str(turn.id)]
