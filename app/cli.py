@@ -223,8 +223,12 @@ def _assignment(name: str, value: object) -> str:
 
 
 def _upstream(upstream: Upstream) -> str:
-    given = ((name, getattr(upstream, name)) for name in Upstream.model_fields)
-    return "\n[[upstreams]]" + "".join(f"\n{_assignment(name, value)}" for name, value in given)
+    fields = Upstream.model_fields.items()
+    given = (
+        f"{_comment(field.description)}\n{_assignment(name, getattr(upstream, name))}"
+        for name, field in fields
+    )
+    return "\n[[upstreams]]\n" + "\n".join(given)
 
 
 def _toml(value: object) -> str:

@@ -3,7 +3,6 @@
 ServiceError                      never raised itself; carries type, code, param, message
 ├─ RequestError            4xx    the caller can fix it; logged at info, never alerts
 │  ├─ InvalidRequest       400    names the param; also for options that are not supported
-│  ├─ Unauthenticated      401
 │  ├─ NotFound             404    the same words whether absent or another tenant's (law L7)
 │  ├─ Conflict             400    wrong status for the verb (400 on purpose: SDKs retry 409)
 │  └─ RateLimited          429    with retry_after_seconds
@@ -52,12 +51,6 @@ class RequestError(ServiceError):
 
 class InvalidRequest(RequestError):
     """The request was invalid."""
-
-
-class Unauthenticated(RequestError):
-    """Incorrect API key provided."""
-
-    status = 401
 
 
 class NotFound(RequestError):

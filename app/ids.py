@@ -11,7 +11,6 @@ import time
 import uuid
 
 RESPONSE = "resp_"
-CONVERSATION = "conv_"
 
 # The prefix of each item type's id (reference/Responses API "ids"); `msg_` is for messages.
 ITEM_PREFIXES = {

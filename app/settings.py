@@ -6,11 +6,13 @@ takes only what it is given, so a test needs no clean environment.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -63,7 +65,7 @@ def _lower(value: object) -> object:
 class Upstream(BaseModel):
     """A remote API that serves models. The first upstream with a match serves a request."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="How logs and errors call this upstream; unique.")
     protocol: Literal["responses", "chat_completions", "offline"] = Field(
@@ -107,9 +109,21 @@ class Upstream(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return value.rstrip("/") if value else None
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be http:// or https:// with a host")
+        if parts.username is not None:
+            raise ValueError("must not hold a user or a password: give the key by api_key_env")
+        return value.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().isprintable():
+            raise ValueError("must be one line of printable characters")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -143,6 +157,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
+        allow_inf_nan=False,
         env_prefix=PREFIX,
         env_ignore_empty=True,
     )
@@ -284,7 +299,7 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info",
-        description="Least severe message that is logged. `info` tells what happened, once per request.",
+        description="Least severe message that is logged. `info` tells what was refused, claimed or ended.",
     )
 
     @classmethod
@@ -333,6 +348,7 @@ class Settings(BaseSettings):
         scheme, separator, rest = value.get_secret_value().partition("://")
         if scheme not in {"postgresql", "postgresql+asyncpg"} or not separator:
             raise ValueError("must start with postgresql://")
+        _ = urlsplit(f"http://{rest}").port  # Raises ValueError where it is no port.
         return SecretStr(f"postgresql+asyncpg://{rest}")
 
     @field_validator("broker_url")
@@ -396,9 +412,15 @@ def _read_file(cls: type[BaseSettings], path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error}") from None
 
 
+# Kubernetes gives each pod such variables for a Service that is called holdfast.
+_SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)\w*|PORT(_\w+)?)$")
+
+
 def _read_variables(cls: type[BaseSettings], variables: Mapping[str, str]) -> dict[str, Any]:
     known = {CONFIG_VARIABLE, *(PREFIX + name.upper() for name in cls.model_fields)}
     for name in variables:
+        if _SERVICE_LINK.match(name.upper()):
+            continue
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise ConfigurationError(f"{name}: unknown variable{_nearest(name.upper(), known)}")
     try:

@@ -1,6 +1,7 @@
 """Read a request's body, but never more of it than allowed."""
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from app.errors import RequestError
 
@@ -9,6 +10,12 @@ class BodyTooLarge(RequestError):
     """The request body is too large."""
 
     status = 413
+
+
+class ClientGone(RequestError):
+    """The client closed the connection."""
+
+    status = 499
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -21,11 +28,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
     pieces, size = list[bytes](), 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        pieces.append(piece)
+    try:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            pieces.append(piece)
+    except ClientDisconnect as gone:
+        raise ClientGone from gone
     return b"".join(pieces)
 
 

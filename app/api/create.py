@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from app import ids
 from app.api import sse
-from app.api.bodies import read_body
+from app.api.bodies import ClientGone, read_body
 from app.api.errors import of_failed_response
 from app.api.validation import check_not_empty, check_state, parse_create
 from app.domain.context import Context
@@ -139,16 +139,21 @@ def _pads(draft: Draft, it: Resources) -> bool:
 
 
 async def _json(task: asyncio.Task[Composer]) -> Response:
-    """Wait for the end. The client that hung up meanwhile gets nothing, whatever we say."""
-    try:
-        composer = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.cancelled():
-            raise
-        return Response(status_code=499)
+    """Wait for the end."""
+    composer = await _outcome(task)
     if composer.status is Status.FAILED:
         raise of_failed_response(orjson.loads(composer.body)["error"])
     return Response(composer.json, media_type="application/json")
+
+
+async def _outcome(task: asyncio.Task[Composer]) -> Composer:
+    """What a run came to; the client that hung up meanwhile gets nothing, whatever we say."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise ClientGone from None
+        raise
 
 
 async def _stream(feed: Feed, task: asyncio.Task[Composer], it: Resources) -> Response:
@@ -163,7 +168,7 @@ async def _stream(feed: Feed, task: asyncio.Task[Composer], it: Resources) -> Re
     except TimeoutError:
         feed.is_streaming = True
     if not first and not feed.is_streaming:
-        await task
+        await _outcome(task)
     body = sse.frames(
         feed,
         first=first,

@@ -186,8 +186,12 @@ def _parse(response_id: str) -> UUID | None:
 def _parse_cursor(after: str | None) -> UUID | None:
     if after is None:
         return None
-    if (key := ids.parse_response_id(after)) is None:
+    if not after.startswith("resp"):
         raise _bad_prefix("after", after)
+    if (key := ids.parse_response_id(after)) is None:
+        raise InvalidRequest(
+            f"Invalid 'after': no response has the id '{after}'.", code="invalid_value", param="after"
+        )
     return key
 
 

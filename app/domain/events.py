@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from app.domain.response import Status
 
-TERMINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
-"""Exactly one of these ends a stream, and nothing follows it (reference: "Streaming events")."""
-
 
 class Event(NamedTuple):
     """One stream event."""

@@ -70,12 +70,6 @@ class Draft:
     def previous_response_id(self) -> str | None:
         return self.params.get("previous_response_id")
 
-    @property
-    def include(self) -> frozenset[str]:
-        """The gated fields that the answer shows; asking for top logprobs is asking to see them."""
-        asked = frozenset(self.params.get("include") or ())
-        return asked | {"message.output_text.logprobs"} if self.params.get("top_logprobs") else asked
-
 
 def snapshot(
     draft: Draft,

@@ -20,6 +20,7 @@ import uvicorn
 
 from app.embedded.errors import CannotStart
 from app.main import create_app
+from app.observability import configure_logging
 from app.settings import Settings
 
 BACKLOG = 2048
@@ -83,6 +84,7 @@ def run(
         on_loaded: Called before anything is opened; the database may be missing until it returns.
         on_ready: Called once requests are answered.
     """
+    configure_logging(settings.log_level)
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",

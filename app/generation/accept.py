@@ -84,15 +84,16 @@ def _check(ancestry: Ancestry | None, draft: Draft) -> None:
 
 def _check_duplicates(ancestry: Ancestry | None, draft: Draft) -> None:
     """No id may stand twice in one context (behaviour 26). Those that we have just minted cannot."""
-    turns = ancestry.turns if ancestry else ()
-    seen = set[str]()
-    for place, item in enumerate(draft.input.items):
-        item_id: str = item["id"]
-        if item_id == ids.item_id(item["type"], draft.id, place):
-            continue
-        # An unescaped `"id":"` cannot stand inside a JSON string.
-        needle = b'"id":' + orjson.dumps(item_id)
-        if item_id in seen or any(needle in blob for blob, _ in turns):
+    brought = [
+        item["id"]
+        for place, item in enumerate(draft.input.items)
+        if item["id"] != ids.item_id(item["type"], draft.id, place)
+    ]
+    if not brought:
+        return
+    seen = {item["id"] for item in _history_items(ancestry)}
+    for item_id in brought:
+        if item_id in seen:
             raise InvalidRequest(
                 f"Duplicate item found with id {item_id}. "
                 "Remove duplicate items from your input and try again.",

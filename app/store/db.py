@@ -32,6 +32,13 @@ _DOWN = (
 Row = Mapping[str, Any]
 
 
+STATEMENT_SECONDS = 10.0
+"""What any statement may take: thousands of times what the slowest needs. A silent server is away."""
+
+ACQUIRE_SECONDS = 10.0
+"""How long a request waits for a connection before it is told to come back."""
+
+
 class _Driver(Protocol):
     """What a connection or a pool of asyncpg offers (the library ships no types for it)."""
 
@@ -109,6 +116,7 @@ class Database:
             max_size=size,
             connection_class=_Connection,
             max_inactive_connection_lifetime=0,
+            command_timeout=STATEMENT_SECONDS,
             statement_cache_size=100 if statement_cache else 0,
             server_settings={
                 "application_name": "holdfast",
@@ -128,19 +136,19 @@ class Database:
     @asynccontextmanager
     async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
         with _unavailable():
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield ReadTx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
         with _unavailable():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
                 yield Tx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def begin_system(self) -> AsyncGenerator[SystemTx]:
         with _unavailable():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
                 yield SystemTx(connection)
 
     async def ping(self, *, within_seconds: float = 2.0) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 import migrations
@@ -27,7 +28,7 @@ def upgrade(database_url: str) -> None:
 
 
 def require(database_url: str) -> None:
-    """See that the database answers, for a start that should fail in one line and not in a stack.
+    """See that the database answers and is migrated, for a start that fails in one line if not.
 
     Raises:
         Unavailable: it does not; the message says why.
@@ -40,7 +41,17 @@ def require(database_url: str) -> None:
 
 async def _answer(database_url: str) -> None:
     connection = await asyncpg.connect(_plain(database_url), timeout=10)
-    await connection.close()
+    try:
+        found = await connection.fetchval("select version_num from alembic_version")
+    except asyncpg.UndefinedTableError:
+        found = None
+    finally:
+        await connection.close()
+    scripts = ScriptDirectory.from_config(_config(database_url, StringIO()))
+    older = {script.revision for script in scripts.walk_revisions()} - set(scripts.get_heads())
+    # One that we do not know is from a later release, which has to run beside this one (law L12).
+    if found is None or found in older:
+        raise Unavailable("the database is not at this release's schema: run `holdfast migrate`")
 
 
 def script(database_url: str) -> str:

@@ -16,7 +16,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 RECONNECT_SECONDS = 1.0
 KEEPALIVE_SECONDS = 10.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5
 
 
 class Notifications:

@@ -72,11 +72,6 @@ class TestDraft:
         assert a_draft().previous_response_id is None
         assert a_draft(previous_response_id="resp_1").previous_response_id == "resp_1"
 
-    def test_asking_for_top_logprobs_is_asking_to_see_them(self) -> None:
-        assert a_draft(include=None).include == frozenset()
-        assert a_draft(top_logprobs=0, include=["a"]).include == {"a"}
-        assert a_draft(top_logprobs=2, include=["a"]).include == {"a", "message.output_text.logprobs"}
-
 
 class TestSnapshot:
     @pytest.mark.parametrize("status", Status)
