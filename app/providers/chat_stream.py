@@ -89,11 +89,11 @@ class ChatFold:
         Raises:
             UpstreamError: the chunk is an error.
         """
-        if chunk.get("error"):
+        if chunk.get("error") or "error" in (chunk.get("type"), chunk.get("object")):
             raise self._errors.said(chunk)
         if not self._is_started:
             self._is_started = True
-            yield Started(chunk.get("model") or None, chunk.get("id") or None)
+            yield Started(_string(chunk, "model") or None, _string(chunk, "id") or None)
         self._note(chunk)
         for choice in chunk.get("choices") or ():
             if not choice.get("index"):
@@ -106,18 +106,21 @@ class ChatFold:
             UpstreamError: the answer has no choice, or says that it failed.
         """
         yield from self.feed(answer)
-        yield from self.end()
+        yield from self.end(is_done=True)
 
-    def end(self) -> Iterator[Delta]:
-        """What is left to say when the stream has ended in good order.
+    def end(self, *, is_done: bool) -> Iterator[Delta]:
+        """What is left to say when nothing more comes.
 
-        An upstream may forget its `finish_reason`, but one that chose nothing has not answered. What a
-        limit cut stays open: the outcome says how it ends.
+        Some upstreams forget `[DONE]`, some their `finish_reason`; one that says neither was cut, and one
+        that chose nothing has not answered. What a limit cut stays open: the outcome says how it ends.
+
+        Args:
+            is_done: Whether the upstream marked the end of its answer.
 
         Raises:
-            UpstreamError: there was no choice, or the upstream says that it broke off.
+            UpstreamError: there was no choice, no end, or the upstream says that it broke off.
         """
-        if not self._has_choice:
+        if not self._has_choice or not (is_done or self._reason):
             raise self._errors.cut()
         if self._reason in _BROKEN_BY:
             raise self._errors.broken(f"finish_reason is {self._reason}")
@@ -141,13 +144,13 @@ class ChatFold:
 
     def _chosen(self, choice: Chunk) -> Iterator[Delta]:
         self._has_choice = True
-        self._reason = choice.get("finish_reason") or self._reason
+        self._reason = _string(choice, "finish_reason") or self._reason
         delta = choice.get("delta") or choice.get("message") or {}
-        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+        if thought := _string(delta, "reasoning_content") or _string(delta, "reasoning"):
             yield from self._say("reasoning_text", thought)
-        if text := delta.get("content"):
-            yield from self._say("output_text", _text(text), _logprobs(choice))
-        if refusal := delta.get("refusal"):
+        if text := _text(delta):
+            yield from self._say("output_text", text, _logprobs(choice))
+        if refusal := _string(delta, "refusal"):
             yield from self._say("refusal", refusal)
         for annotation in delta.get("annotations") or ():
             yield from self._annotate(annotation)
@@ -192,8 +195,8 @@ class ChatFold:
         call = self._call_of(part)
         said = part.get("function") or part.get("custom") or {}
         call.is_custom = call.is_custom or "custom" in part
-        call.id = call.id or part.get("id") or ""
-        call.name = call.name or said.get("name") or ""
+        call.id = call.id or _string(part, "id")
+        call.name = call.name or _string(said, "name")
         call.unsent += _input(said)
         if call.slot is None and call.name and (call.id or call.unsent):
             yield from self._start_call(call)
@@ -253,9 +256,19 @@ def _input(said: Chunk) -> str:
     return text if isinstance(text, str) else orjson.dumps(text).decode()
 
 
-def _text(content: str | Sequence[Chunk]) -> str:
+def _string(said: Chunk, name: str) -> str:
+    text = said.get(name)
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"{name} is not a text")
+    return text or ""
+
+
+def _text(delta: Chunk) -> str:
     """Some gateways send content as parts."""
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+    content = delta.get("content")
+    if isinstance(content, list):
+        return "".join(_string(part, "text") for part in content)
+    return _string(delta, "content")
 
 
 def _logprobs(choice: Chunk) -> Sequence[dict[str, Any]]:

@@ -1,5 +1,12 @@
 """Server-sent events as upstreams send them: bytes in, `data` payloads out. Pure; no I/O."""
 
+MAX_EVENT_BYTES = 32 * 2**20
+"""Of one event, and so of one line: a generated image in base64 has some ten million bytes."""
+
+
+class EventTooLong(ValueError):
+    """An event has more bytes than `MAX_EVENT_BYTES`."""
+
 
 class EventParser:
     """Takes a body in pieces of any size and gives back each event's `data`, still encoded.
@@ -8,15 +15,23 @@ class EventParser:
     (WHATWG HTML §9.2.6). A leading blank stays, since JSON ignores it.
     """
 
-    __slots__ = ("_data", "_tail")
+    __slots__ = ("_data", "_held_bytes", "_tail")
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._tail: list[bytes] = []
+        self._held_bytes = 0
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The payloads that `piece` completes."""
+        """The payloads that `piece` completes.
+
+        Raises:
+            EventTooLong: so much came of one event, and still not its end.
+        """
         self._tail.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes > MAX_EVENT_BYTES:
+            raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         # A line of megabytes arrives in many pieces: it is joined once, at its end.
         if b"\n" not in piece:
             return []
@@ -28,6 +43,7 @@ class EventParser:
                 self._data.append(line[5:])
             elif line in {b"", b"\r"} and self._data:
                 payloads.append(self._take())
+        self._held_bytes = len(self._tail[0]) + sum(map(len, self._data))
         return payloads
 
     def end(self) -> list[bytes]:

@@ -152,9 +152,12 @@ class _Parser:
         code = self.pattern[self.place : self.place + width]
         self.place += width
         try:
-            return chr(int(code, 16))
+            char = chr(int(code, 16))
         except ValueError:
             raise Unsatisfiable(f"Bad escape in the pattern {self.pattern!r}.") from None
+        if "\ud800" <= char <= "\udfff":
+            raise Unsatisfiable(f"Surrogates are not supported in the pattern {self.pattern!r}.")
+        return char
 
     def _quantifier(self) -> tuple[int, int]:
         simple = {"*": (0, MAX_LENGTH), "+": (1, MAX_LENGTH), "?": (0, 1)}.get(self._peek())

@@ -14,6 +14,8 @@ from app.errors import InvalidRequest
 from app.providers import chat_request
 from app.providers.base import Delta
 from app.providers.chat_stream import ChatFold
+from app.providers.intake import Intake
+from app.providers.tool_secrets import secrets_of
 from app.providers.upstream import Upstream, UpstreamClient
 
 PATH = "/chat/completions"
@@ -33,17 +35,18 @@ class OpenAIChat:
         chat_request.refuse(params, items)
 
     async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
-        fold = ChatFold(self._client.errors)
+        client = self._client.hiding(secrets_of(context.params))
+        fold, intake = ChatFold(client.errors), Intake(client.errors)
         body = self._body(context)
         if not context.is_streamed:
-            for delta in fold.whole(await self._client.post_json(PATH, body)):
+            for delta in intake.take(fold.whole, await client.post_json(PATH, body)):
                 yield delta
             return
-        async with self._client.post_stream(PATH, body) as chunks:
+        async with client.post_stream(PATH, body) as chunks:
             async for chunk in chunks:
-                for delta in fold.feed(chunk):
+                for delta in intake.take(fold.feed, chunk):
                     yield delta
-            for delta in fold.end():
+            for delta in intake.take(lambda is_done: fold.end(is_done=is_done), chunks.is_done):
                 yield delta
 
     async def models(self) -> Sequence[str]:

@@ -14,7 +14,9 @@ import orjson
 from app.domain.context import Context
 from app.errors import UpstreamError
 from app.providers.base import Delta
+from app.providers.intake import Intake
 from app.providers.responses_events import ResponsesFold
+from app.providers.tool_secrets import secrets_of
 from app.providers.upstream import EventStream, Upstream, UpstreamClient
 
 PATH = "/responses"
@@ -54,19 +56,20 @@ class OpenAIResponses:
         """Refuse nothing: the protocol carries every parameter, and the upstream judges its values."""
 
     async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
-        fold = ResponsesFold(self._client.errors)
+        client = self._client.hiding(secrets_of(context.params))
+        fold, intake = ResponsesFold(client.errors), Intake(client.errors)
         if not context.is_streamed:
-            answer = await self._asked(context, lambda body: self._client.post_json(PATH, body))
-            for delta in fold.whole(answer):
+            answer = await self._asked(context, lambda body: client.post_json(PATH, body))
+            for delta in intake.take(fold.whole, answer):
                 yield delta
             return
         async with AsyncExitStack() as stack:
-            async for event in await self._opened(context, stack):
-                for delta in fold.feed(event):
+            async for event in await self._opened(client, context, stack):
+                for delta in intake.take(fold.feed, event):
                     yield delta
                 if fold.is_finished:
                     return
-            raise self._client.errors.cut()
+            raise client.errors.cut()
 
     async def models(self) -> Sequence[str]:
         return await self._client.models()
@@ -74,9 +77,9 @@ class OpenAIResponses:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _opened(self, context: Context, stack: AsyncExitStack) -> EventStream:
+    async def _opened(self, client: UpstreamClient, context: Context, stack: AsyncExitStack) -> EventStream:
         return await self._asked(
-            context, lambda body: stack.enter_async_context(self._client.post_stream(PATH, body))
+            context, lambda body: stack.enter_async_context(client.post_stream(PATH, body))
         )
 
     async def _asked(self, context: Context, ask: Callable[[bytes], Awaitable[Answer]]) -> Answer:

@@ -22,6 +22,10 @@ class Entry:
     def matches(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
+    def served(self, model: str) -> str | None:
+        """What the upstream calls `model`, if it serves it; its alias goes before its patterns."""
+        return self.aliases.get(model) or (model if self.matches(model) else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -36,22 +40,16 @@ class Registry:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = tuple(entries)
-        self._aliases: dict[str, Route] = {}
-        for entry in self._entries:
-            for alias, model in entry.aliases.items():
-                self._aliases.setdefault(alias, Route(entry.provider, model))
 
     def resolve(self, model: str) -> Route:
-        """The first provider for `model`; any alias goes before every pattern, being more precise.
+        """The first provider that serves `model`, by an alias or by a pattern.
 
         Raises:
             InvalidRequest: nobody serves it; param `model`, code `model_not_found`.
         """
-        if (route := self._aliases.get(model)) is not None:
-            return route
         for entry in self._entries:
-            if entry.matches(model):
-                return Route(entry.provider, model)
+            if (served := entry.served(model)) is not None:
+                return Route(entry.provider, served)
         raise InvalidRequest(
             f"The requested model '{model}' does not exist.", code="model_not_found", param="model"
         )
@@ -59,7 +57,7 @@ class Registry:
     async def names(self) -> Sequence[tuple[str, str]]:
         """Each model that may be asked for, with the name of the provider that would serve it."""
         listings = await asyncio.gather(*(entry.provider.models() for entry in self._entries))
-        named = list(self._aliases)
+        named = [alias for entry in self._entries for alias in entry.aliases]
         for entry, listed in zip(self._entries, listings, strict=True):
             named += [model for model in entry.models if not _is_pattern(model)]
             named += [model for model in listed if entry.matches(model)]

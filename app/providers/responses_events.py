@@ -68,7 +68,41 @@ _REPEATED = (
     "response.code_interpreter_call_code.done",
 )
 
-_OF_THE_ENVELOPE = frozenset({"type", "item_id", "output_index", "sequence_number", "obfuscation"})
+_PROGRESS = frozenset(
+    f"response.{name}"
+    for name in (
+        "file_search_call.in_progress",
+        "file_search_call.searching",
+        "file_search_call.completed",
+        "web_search_call.in_progress",
+        "web_search_call.searching",
+        "web_search_call.completed",
+        "code_interpreter_call.in_progress",
+        "code_interpreter_call.interpreting",
+        "code_interpreter_call.completed",
+        "image_generation_call.in_progress",
+        "image_generation_call.generating",
+        "image_generation_call.partial_image",
+        "image_generation_call.completed",
+        "mcp_call.in_progress",
+        "mcp_call.completed",
+        "mcp_call.failed",
+        "mcp_list_tools.in_progress",
+        "mcp_list_tools.completed",
+        "mcp_list_tools.failed",
+        "shell_call_command.added",
+        "shell_call_command.delta",
+        "shell_call_command.done",
+        "shell_call_output_content.delta",
+        "shell_call_output_content.done",
+        "compaction.compacting",
+    )
+)
+"""The events of hosted tools (reference: "Streaming events"). Clients know no others."""
+
+_OF_THE_ENVELOPE = frozenset({"type", "output_index", "sequence_number", "obfuscation"})
+
+_TERMINAL = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
 # The fields of the response object that only the upstream knows.
 _DECIDED = (
@@ -119,8 +153,12 @@ class ResponsesFold:
         Raises:
             UpstreamError: the answer is not a finished response.
         """
-        if response.get("status") in {"queued", "in_progress"}:
-            raise self._errors.broken(f"the answer has status {response['status']}")
+        if response.get("type") == "error":
+            raise self._errors.said(response)
+        status = response.get("status")
+        has_output = isinstance(response.get("output"), list)
+        if status not in _TERMINAL or (status == "completed" and not has_output):
+            raise self._errors.broken(f"the answer is no finished response, its status is {status!r}")
         yield Started(response.get("model"), response.get("id"))
         yield from self._finished({"response": response})
 
@@ -133,8 +171,7 @@ class ResponsesFold:
 
     def _said(self, event: Event, kind: Kind, numbered_by: str) -> Iterable[Delta]:
         slot, index = event.get("output_index") or 0, event.get(numbered_by) or 0
-        name, text = _name(numbered_by, index), event.get("delta") or ""
-        delta = TextDelta(slot, name, text, event.get("logprobs") or ())
+        delta = TextDelta(slot, _name(numbered_by, index), _delta(event), event.get("logprobs") or ())
         if self._parts.get((slot, numbered_by, index)) == kind:
             return (delta,)
         return (*self._announced(slot, numbered_by, index, kind), delta)
@@ -187,14 +224,13 @@ class ResponsesFold:
         slot = event.get("output_index") or 0
         # Without its item the call has no name yet; the finished item will bring the whole input.
         if slot in self._slots:
-            yield InputDelta(slot, event.get("delta") or "")
+            yield InputDelta(slot, _delta(event))
 
     def _progressed(self, event: Event) -> Iterator[Delta]:
         """Hand on what has no meaning here but belongs to an item; skip the rest."""
         slot, name = event.get("output_index"), event.get("type", "")
-        if slot in self._slots and slot is not None:
-            fields = {key: value for key, value in event.items() if key not in _OF_THE_ENVELOPE}
-            yield Progress(slot, name, fields)
+        if name in _PROGRESS and slot is not None and slot in self._slots:
+            yield Progress(slot, name, {key: event[key] for key in event if _is_told(key)})
         else:
             logger.debug("upstream.event_skipped", extra={"event_type": name})
 
@@ -229,12 +265,12 @@ class ResponsesFold:
                 yield from self._item_closed(slot, None)
 
     def _failure(self, error: Mapping[str, Any]) -> dict[str, Any]:
+        """What the client may know of the failure; the upstream's own words go to the log."""
+        told = self._errors.said({"error": error})
+        logger.warning("upstream.failed", extra={"reason": told.message, "report": told.report})
         code = error.get("code")
-        message = error.get("message") or "The model provider failed to answer."
-        return {
-            "code": code if isinstance(code, str) else "server_error",
-            "message": self._errors.redacted(message),
-        }
+        word = self._errors.redacted(code) if isinstance(code, str) else told.code
+        return {"code": word or "server_error", "message": told.message}
 
     _handlers: ClassVar[Mapping[str, Handler]] = {
         "response.output_item.added": _item_started,
@@ -261,6 +297,16 @@ def _name(numbered_by: str, index: int) -> int:
     return -1 - index if numbered_by == "summary_index" else index
 
 
+def _delta(event: Event) -> str:
+    text = event.get("delta")
+    return "" if text is None else text
+
+
+def _is_told(field: str) -> bool:
+    """Whether a field of an upstream's event is for our client, who does not know the upstream's ids."""
+    return field not in _OF_THE_ENVELOPE and field != "id" and not field.endswith("_id")
+
+
 def _slot(event: Event, default: int) -> int:
     slot = event.get("output_index")
     return default if slot is None else slot
@@ -268,7 +314,9 @@ def _slot(event: Event, default: int) -> int:
 
 def _item(event: Event) -> dict[str, Any]:
     """The event's item; gateways leave out what is always the same."""
-    item = event.get("item") or {}
+    item = event.get("item")
+    if item is None:
+        item = {}
     head = _HEADS["output_text"] if item.get("type", "message") == "message" else {}
     return {**head, **item}
 

@@ -5,6 +5,7 @@ and keys are never logged.
 """
 
 import asyncio
+import copy
 import io
 import logging
 import time
@@ -15,18 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import aiohttp
-import orjson
 
 from app.errors import UpstreamError
-from app.providers import retries
-from app.providers.event_stream import EventParser
+from app.providers import answer_body, retries
+from app.providers.event_stream import EventParser, EventTooLong
 from app.providers.upstream_errors import UpstreamErrors
 
 logger = logging.getLogger(__name__)
 
-MAX_ERROR_BYTES = 64 * 1024
-# The end of a body trails its terminal event by one packet at most; longer is not worth a connection.
-SETTLE_SECONDS = 0.05
 MODELS_SECONDS = 60.0
 MODELS_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # aiohttp writes larger bodies in pieces only if they are files.
@@ -70,6 +67,8 @@ class EventStream:
         self._parser = EventParser()
         self._ready: deque[bytes] = deque()
         self._is_ended = False
+        self.is_done = False
+        """Whether the upstream said `[DONE]`, rather than just nothing more."""
 
     def __aiter__(self) -> Self:
         return self
@@ -86,10 +85,10 @@ class EventStream:
             await self._read()
         payload = self._ready.popleft()
         if payload.strip() == b"[DONE]":
-            self._is_ended = True
+            self.is_done = self._is_ended = True
             self._ready.clear()
             raise StopAsyncIteration
-        return _object(payload, self._errors)
+        return answer_body.parsed(payload, self._errors)
 
     async def _read(self) -> None:
         try:
@@ -97,7 +96,10 @@ class EventStream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._errors.raised(error) from error
         self._is_ended = not piece
-        self._ready.extend(self._parser.feed(piece) if piece else self._parser.end())
+        try:
+            self._ready.extend(self._parser.feed(piece) if piece else self._parser.end())
+        except EventTooLong as error:
+            raise self._errors.broken(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,14 @@ class UpstreamClient:
         self._models: Sequence[str] = ()
         self._models_until = 0.0
 
+    def hiding(self, secrets: Sequence[str]) -> "UpstreamClient":
+        """The same client, whose errors keep a request's own secrets to themselves."""
+        if not secrets:
+            return self
+        client = copy.copy(self)
+        client.errors = self.errors.hiding(secrets)
+        return client
+
     @asynccontextmanager
     async def post_stream(self, path: str, body: bytes) -> AsyncGenerator[EventStream, None]:
         """Open a stream; leaving the block early or by an exception closes the socket at once.
@@ -139,7 +149,7 @@ class UpstreamClient:
             if response.content_type == "application/json":
                 raise await self._unstreamed(response)
             yield EventStream(response, self.errors)
-            await _settle(response)
+            await answer_body.settle(response.content)
         finally:
             response.close()
 
@@ -150,7 +160,7 @@ class UpstreamClient:
             UpstreamError: there is no answer, or it is an error.
         """
         response = await self._open(path, body, accept="application/json")
-        answer = _object(await self._whole(response), self.errors)
+        answer = await self._whole(response)
         # Routers report a failure of theirs inside an answer of status 200.
         if answer.get("error") and not isinstance(answer.get("status"), str):
             raise self.errors.said(answer)
@@ -204,7 +214,7 @@ class UpstreamClient:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> _Refusal:
         try:
-            body = await _head(response.content)
+            body = await answer_body.head(response.content)
         finally:
             response.close()
         error = self.errors.answered(response.status, body, retries.retry_after_seconds(response.headers))
@@ -223,56 +233,27 @@ class UpstreamClient:
             },
         )
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _whole(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         try:
-            return await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise self.errors.raised(error) from error
+            body = await answer_body.whole(response.content, answer_body.MAX_ANSWER_BYTES, self.errors)
         finally:
             response.close()
+        return answer_body.parsed(body, self.errors)
 
     async def _unstreamed(self, response: aiohttp.ClientResponse) -> UpstreamError:
-        answer = _object(await self._whole(response), self.errors)
-        return self.errors.said(answer) if answer.get("error") else self.errors.broken("no event stream")
+        answer = await self._whole(response)
+        is_error = answer.get("error") or answer.get("type") == "error"
+        return self.errors.said(answer) if is_error else self.errors.broken("no event stream")
 
     async def _listed(self) -> Sequence[str]:
         async with self._session.get(
             f"{self._base}/models", headers=self._headers, timeout=MODELS_TIMEOUT, allow_redirects=False
         ) as response:
             if response.status != 200:
-                raise self.errors.answered(response.status, await _head(response.content))
-            listed = _object(await response.read(), self.errors).get("data")
+                raise self.errors.answered(response.status, await answer_body.head(response.content))
+            body = await answer_body.whole(response.content, answer_body.MAX_MODELS_BYTES, self.errors)
+        listed = answer_body.parsed(body, self.errors).get("data")
         if not isinstance(listed, list):
             raise self.errors.broken("no list of models")
-        return tuple(entry["id"] for entry in listed if isinstance(entry, dict) and "id" in entry)
-
-
-async def _settle(response: aiohttp.ClientResponse) -> None:
-    """Read past a finished answer to the end of its body, so that the connection can be used again."""
-    try:
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while not response.content.at_eof():
-                await response.content.readany()
-    except (aiohttp.ClientError, OSError):
-        # The answer is whole; only the connection is lost, and it is closed next.
-        return
-
-
-async def _head(content: aiohttp.StreamReader) -> bytes:
-    """As much of an error's body as is worth reading."""
-    try:
-        return await content.readexactly(MAX_ERROR_BYTES)
-    except asyncio.IncompleteReadError as ended:
-        return ended.partial
-    except (aiohttp.ClientError, OSError):
-        return b""
-
-
-def _object(payload: bytes, errors: UpstreamErrors) -> dict[str, Any]:
-    try:
-        value = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise errors.broken(f"not JSON: {payload[:200]!r}") from error
-    if not isinstance(value, dict):
-        raise errors.broken(f"not a JSON object: {payload[:200]!r}")
-    return value
+        names = (entry.get("id") for entry in listed if isinstance(entry, dict))
+        return tuple(name for name in names if isinstance(name, str))

@@ -4,6 +4,7 @@ Only what the client can act on is taken over: its own mistakes, in the upstream
 else becomes a sentence of ours, and the upstream's words go to the report, for the log alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,31 @@ CONTEXT_LENGTH_EXCEEDED = (
 _OVERFLOWS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _QUOTAS = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 
+# What the API calls the client's own mistakes in a response that failed.
+_MISTAKES = frozenset(
+    {
+        "invalid_request_error",
+        "invalid_prompt",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_content_policy_violation",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "invalid_base64_image",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "unsupported_image_media_type",
+    }
+)
+
 # The status that an error inside an answer of status 200 would have had.
 _STATUS_OF_WORD = {
-    "invalid_request_error": 400,
-    "invalid_prompt": 400,
+    **dict.fromkeys(_MISTAKES, 400),
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
@@ -58,11 +80,15 @@ class _Words:
 
 
 class UpstreamErrors:
-    """Makes the errors of one upstream and keeps its key out of all of them."""
+    """Makes the errors of one upstream and keeps its key and other secrets out of all of them."""
 
-    def __init__(self, upstream: str, secret: str | None) -> None:
+    def __init__(self, upstream: str, *secrets: str | None) -> None:
         self._upstream = upstream
-        self._secret = secret
+        self._secrets = tuple(secret for secret in secrets if secret)
+
+    def hiding(self, secrets: Sequence[str]) -> "UpstreamErrors":
+        """The same, that keep a request's own secrets to themselves as well."""
+        return UpstreamErrors(self._upstream, *self._secrets, *secrets)
 
     def answered(self, status: int, body: bytes, retry_after_seconds: float | None = None) -> UpstreamError:
         """The error for an answer whose HTTP status is not a success."""
@@ -72,7 +98,7 @@ class UpstreamErrors:
     def said(self, error: Any) -> UpstreamError:
         """The error for an error object inside an answer of status 200."""
         words = _words(error) or _Words(message="")
-        report = self._report(200, orjson.dumps(error).decode())
+        report = self._report(200, _json(error))
         return self._explained(words.status, words, report, None)
 
     def raised(self, error: Exception) -> UpstreamError:
@@ -93,7 +119,9 @@ class UpstreamErrors:
         return UpstreamError("The model provider's answer was malformed.", report=self._report(200, detail))
 
     def redacted(self, text: str) -> str:
-        return text.replace(self._secret, "[redacted]") if self._secret else text
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return text
 
     def _explained(
         self, status: int, words: _Words | None, report: UpstreamReport, retry_after_seconds: float | None
@@ -155,6 +183,13 @@ def _failed(status: int, report: UpstreamReport, retry_after_seconds: float | No
     if status in {408, 504}:
         return UpstreamError("The model provider did not answer in time.", status=504, report=report)
     return UpstreamError(report=report)
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return "an error that is nested too deeply to be shown"
 
 
 def _parsed(body: bytes) -> Any:

@@ -181,9 +181,13 @@ class TestList:
         name = create(api, "hi", store=False)["id"]
         assert name not in [row["id"] for row in self.listed(api)["data"]]
 
-    @pytest.mark.parametrize("after", ["msg_1", "", "resp_zzz"])
+    @pytest.mark.parametrize("after", ["msg_1", ""])
     def test_a_bad_cursor_is_refused(self, api: httpx2.Client, after: str) -> None:
         assert refusal(api.get(CREATE, params={"after": after})) == wrong_prefix("after", after)
+
+    def test_a_cursor_that_no_response_can_have_is_refused(self, api: httpx2.Client) -> None:
+        refused = refusal(api.get(CREATE, params={"after": "resp_zzz"}))
+        assert (refused.status, refused.param) == (400, "after")
 
 
 class TestInputItems:

@@ -12,12 +12,12 @@ from tests.workers.processes import LiveWorker, broker_running
 
 
 @pytest.fixture(scope="module")
-def api(database_url: str) -> Generator[LiveServer]:
+def api(quiet_database_url: str) -> Generator[LiveServer]:
     """An API and a worker that share nothing but Postgres and a broker."""
     with (
         broker_running() as broker,
-        LiveServer(database_url, environment={"HOLDFAST_BROKER_URL": broker.url}) as live,
-        LiveWorker(database_url, broker.url),
+        LiveServer(quiet_database_url, environment={"HOLDFAST_BROKER_URL": broker.url}) as live,
+        LiveWorker(quiet_database_url, broker.url),
     ):
         yield live
 

@@ -12,6 +12,11 @@ EXTERNAL = {"redis": "TEST_REDIS_URL", "rabbitmq": "TEST_AMQP_URL"}
 
 
 @pytest.fixture(scope="module")
+def database_url(quiet_database_url: str) -> str:
+    return quiet_database_url
+
+
+@pytest.fixture(scope="module")
 def broker() -> Generator[LiveBroker]:
     with broker_running() as broker:
         yield broker
