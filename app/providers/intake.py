@@ -119,7 +119,7 @@ class Intake:
             _is_usage(delta.usage)
         self._count_item([delta.usage, dict(delta.echo)])
 
-    def _count_text(self, text: str) -> None:
+    def _count_text(self, text: Any) -> None:
         if not isinstance(text, str):
             raise TypeError("a delta is not a text")
         self._text_chars += len(text)

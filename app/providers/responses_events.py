@@ -259,7 +259,7 @@ class ResponsesFold:
         finals = dict(enumerate(output))
         if len(self._done) < len(finals):
             for slot in sorted(finals.keys() - self._done):
-                yield from self._item_closed(slot, _item({"item": finals[slot]}))
+                yield from self._item_closed(slot, _headed(finals[slot]))
         if is_whole:
             for slot in sorted(self._slots - self._done):
                 yield from self._item_closed(slot, None)
@@ -313,10 +313,12 @@ def _slot(event: Event, default: int) -> int:
 
 
 def _item(event: Event) -> dict[str, Any]:
-    """The event's item; gateways leave out what is always the same."""
     item = event.get("item")
-    if item is None:
-        item = {}
+    return _headed({} if item is None else item)
+
+
+def _headed(item: dict[str, Any]) -> dict[str, Any]:
+    """The item with what gateways leave out because it is always the same."""
     head = _HEADS["output_text"] if item.get("type", "message") == "message" else {}
     return {**head, **item}
 

@@ -25,18 +25,18 @@ def fragment(index: int | None, arguments: str = "", **more: Any) -> dict[str, A
     return {"tool_calls": [{**({} if index is None else {"index": index}), **more, "function": function}]}
 
 
-def heard(*chunks: dict[str, Any]) -> Outcome:
+def heard(*chunks: dict[str, Any], is_done: bool = True) -> Outcome:
     fold = ChatFold(UpstreamErrors("tested", None))
     deltas: list[Delta] = [delta for one in chunks for delta in fold.feed(one)]
     outcome = Outcome()
-    for delta in [*deltas, *fold.end()]:
+    for delta in [*deltas, *fold.end(is_done=is_done)]:
         outcome.add(delta)
     return outcome
 
 
-def failure_of(*chunks: dict[str, Any]) -> UpstreamError:
+def failure_of(*chunks: dict[str, Any], is_done: bool = True) -> UpstreamError:
     with pytest.raises(UpstreamError) as raised:
-        heard(*chunks)
+        heard(*chunks, is_done=is_done)
     return raised.value
 
 
@@ -190,6 +190,22 @@ def test_the_model_and_tier_that_served_are_echoed() -> None:
 def test_the_reason_to_stop_becomes_the_outcome(finish: str | None, status: str, reason: str | None) -> None:
     end = heard(chunk({"content": "a"}, finish)).end
     assert (end.status, end.reason) == (status, reason)
+
+
+def test_an_answer_that_says_neither_why_it_ends_nor_that_it_is_done_was_cut() -> None:
+    said = chunk({"content": "a"})
+    assert failure_of(said, is_done=False).message == (
+        "The model provider's answer ended before it was complete."
+    )
+
+
+@pytest.mark.parametrize(("finish", "is_done"), [("stop", False), (None, True)])
+def test_either_sign_of_the_end_is_enough(finish: str | None, *, is_done: bool) -> None:
+    assert heard(chunk({"content": "a"}, finish), is_done=is_done).end.status == "completed"
+
+
+def test_a_flat_error_inside_the_stream_is_raised() -> None:
+    assert failure_of({"object": "error", "message": "slow", "code": 429}).status == 429
 
 
 def test_a_cut_call_stays_open_and_its_arguments_as_they_are() -> None:

@@ -240,6 +240,8 @@ def test_exclusive_bounds_of_older_drafts_are_kept() -> None:
         {"type": "integer", "minimum": "three"},
         {"properties": 3},
         {"anyOf": 3},
+        {"type": "string", "pattern": r"\ud800"},
+        {"type": "string", "pattern": r"[\uD800-\uDFFF]"},
     ],
     ids=str,
 )

@@ -45,7 +45,9 @@ def a_registry() -> Registry:
     return Registry(
         [
             Entry(OPENAI, models=("gpt-*", "o3"), aliases={"smart": "gpt-6"}),
-            Entry(LOCAL, models=("*",), aliases={"gpt-small": "llama3.2", "smart": "other"}),
+            Entry(
+                LOCAL, models=("*",), aliases={"small": "llama3.2", "gpt-small": "llama3.2", "smart": "other"}
+            ),
         ]
     )
 
@@ -57,10 +59,13 @@ def a_registry() -> Registry:
         ("o3", OPENAI, "o3"),
         ("anything", LOCAL, "anything"),
         ("smart", OPENAI, "gpt-6"),
-        ("gpt-small", LOCAL, "llama3.2"),
+        ("gpt-small", OPENAI, "gpt-small"),
+        ("small", LOCAL, "llama3.2"),
     ],
 )
-def test_the_first_match_serves_and_aliases_go_first(asked: str, provider: Named, model: str) -> None:
+def test_the_first_upstream_that_matches_by_alias_or_pattern_serves(
+    asked: str, provider: Named, model: str
+) -> None:
     route = a_registry().resolve(asked)
     assert (route.provider, route.model) == (provider, model)
 
@@ -81,13 +86,14 @@ def test_an_unknown_model_is_refused_in_openais_words(asked: str) -> None:
 async def test_each_name_is_listed_once_with_the_provider_that_serves_it() -> None:
     assert dict(await a_registry().names()) == {
         "smart": "openai",
-        "gpt-small": "local",
+        "gpt-small": "openai",
+        "small": "local",
         "o3": "openai",
         "gpt-4.1": "openai",
         "gpt-6": "openai",
         "llama3.2": "local",
     }
-    assert len(await a_registry().names()) == 6
+    assert len(await a_registry().names()) == 7
 
 
 async def test_closing_closes_every_provider() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import UpstreamError
+from app.providers.base import Finished
 from app.providers.responses_events import ResponsesFold
 from app.providers.upstream_errors import UpstreamErrors
 from tests.providers.outcome import Outcome
@@ -94,14 +95,21 @@ def test_the_input_of_every_kind_of_call_is_reported(name: str, item: dict[str, 
         "mcp_list_tools.in_progress",
         "shell_call_command.delta",
         "compaction.compacting",
-        "vendor:something.new",
     ],
 )
 def test_a_hosted_tools_progress_is_handed_on(name: str) -> None:
-    progress = event(name, partial_image_index=0, obfuscation="x")
+    progress = event(name, partial_image_index=0, obfuscation="x", id="x", response_id="resp_up")
     outcome = heard(CREATED, added(0, type="hosted"), progress, done(0, type="hosted"), completed())
     (found,) = outcome.in_order[0].progress
     assert (found.event, found.fields) == (f"response.{name}", {"partial_image_index": 0})
+
+
+@pytest.mark.parametrize(
+    "name", ["vendor:something.new", 'x","y":"', "web_search_call.tomorrow", "created.x"]
+)
+def test_events_that_no_client_knows_are_skipped(name: str) -> None:
+    outcome = heard(CREATED, added(0, type="hosted"), event(name), done(0, type="hosted"), completed())
+    assert outcome.in_order[0].progress == []
 
 
 def test_events_of_no_item_are_skipped() -> None:
@@ -199,6 +207,15 @@ def test_a_failed_generation_says_why_without_the_key() -> None:
     assert (end.status, end.error) == ("failed", {"code": "invalid_prompt", "message": "Bad [redacted]"})
 
 
+def test_what_failed_inside_the_upstream_is_kept_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    failed = {"status": "failed", "error": {"code": "server_error", "message": f"10.0.0.1 fell, {SECRET}"}}
+    end = heard(CREATED, {"type": "response.failed", "response": failed}).end
+    assert end.error == {"code": "server_error", "message": "The model provider failed to answer."}
+    (record,) = caplog.records
+    assert (record.getMessage(), record.levelname) == ("upstream.failed", "WARNING")
+    assert "10.0.0.1 fell, [redacted]" in str(vars(record)["report"])
+
+
 def test_an_upstream_that_cancels_has_failed() -> None:
     end = heard(CREATED, {"type": "response.failed", "response": {"status": "cancelled"}}).end
     assert end.error == {"code": "server_error", "message": "The model provider failed to answer."}
@@ -223,7 +240,26 @@ def test_an_error_event_is_raised_in_both_of_its_shapes(error: dict[str, Any]) -
     assert (raised.status, raised.code) == (429, "rate_limit_exceeded")
 
 
-def test_an_answer_that_is_still_running_is_no_answer() -> None:
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ({}, 502),
+        ({"id": "resp_1", "object": "response", "model": "m", "output": []}, 502),
+        ({"status": "queued", "output": []}, 502),
+        ({"status": "completed"}, 502),
+        ({"status": "completed", "output": {}}, 502),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "slow"}, 429),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, 503),
+    ],
+)
+def test_an_answer_that_is_no_finished_response_is_a_failure(answer: dict[str, Any], status: int) -> None:
     fold = ResponsesFold(UpstreamErrors("tested", None))
-    with pytest.raises(UpstreamError):
-        list(fold.whole({"status": "queued", "output": []}))
+    with pytest.raises(UpstreamError) as raised:
+        list(fold.whole(answer))
+    assert raised.value.status == status
+
+
+def test_a_failed_answer_needs_no_output() -> None:
+    (_, end) = ResponsesFold(UpstreamErrors("tested", None)).whole({"status": "failed"})
+    assert isinstance(end, Finished)
+    assert end.status == "failed"
