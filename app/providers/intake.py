@@ -73,40 +73,40 @@ class Intake:
         _is_name(delta.upstream_id, "id")
 
     def _text(self, delta: TextDelta) -> None:
-        _is_place(delta.slot)
-        _is_place(delta.index)
+        _is_number(delta.slot)
+        _is_number(delta.index)
         self._count_text(delta.text)
         if delta.logprobs:
             _are_objects(delta.logprobs, "logprobs")
             self._count_item(delta.logprobs)
 
     def _input(self, delta: InputDelta) -> None:
-        _is_place(delta.slot)
+        _is_number(delta.slot)
         self._count_text(delta.text)
 
     def _part(self, delta: PartStarted) -> None:
-        _is_place(delta.slot)
-        _is_place(delta.index)
+        _is_number(delta.slot)
+        _is_number(delta.index)
 
     def _part_finished(self, delta: PartFinished) -> None:
-        _is_place(delta.slot)
-        _is_place(delta.index)
+        _is_number(delta.slot)
+        _is_number(delta.index)
         if delta.part is not None:
             _is_part(delta.part)
             self._count_item(delta.part)
 
     def _annotation(self, delta: AnnotationAdded) -> None:
-        _is_place(delta.slot)
-        _is_place(delta.index)
+        _is_number(delta.slot)
+        _is_number(delta.index)
         _is_object(delta.annotation, "annotation")
         self._count_item(delta.annotation)
 
     def _progress(self, delta: Progress) -> None:
-        _is_place(delta.slot)
+        _is_number(delta.slot)
         self._count_item(delta.fields)
 
     def _item(self, delta: ItemStarted | ItemFinished) -> None:
-        _is_place(delta.slot)
+        _is_number(delta.slot)
         if delta.item is not None:
             _is_item(delta.item)
             self._count_item(delta.item)
@@ -115,6 +115,8 @@ class Intake:
         _is_text(delta.reason, "reason")
         for name in ("model", "service_tier"):
             _is_name(delta.echo.get(name), name)
+        for name in ("temperature", "top_p"):
+            _is_number(delta.echo.get(name, 0))
         if delta.usage is not None:
             _is_usage(delta.usage)
         self._count_item([delta.usage, dict(delta.echo)])
@@ -191,9 +193,9 @@ def _are_counts(value: Mapping[str, Any], names: Iterable[str]) -> None:
             raise TypeError(f"{name} is not a count")
 
 
-def _is_place(value: Any) -> None:
+def _is_number(value: Any) -> None:
     if not isinstance(value, int | float):
-        raise TypeError("an index is not a number")
+        raise TypeError("an index or a setting is not a number")
 
 
 def _is_text(value: Any, name: str) -> None:

@@ -113,6 +113,7 @@ WRONG_EVENTS: Sequence[Any] = (
     finished(model=6),
     finished(model="a\0b"),
     finished(service_tier={}),
+    finished(temperature="warm"),
     finished(reasoning=5),
     finished(status=["a"]),
     finished(status="incomplete", incomplete_details=5),
