@@ -92,6 +92,7 @@ def _begin_drain(**_: object) -> None:
         Thread(target=hub.call_soon, args=(lambda: None,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, _cut_short)
+    log.info("worker.stopping")
 
 
 def _cut_short(*_: object) -> None:

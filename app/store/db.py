@@ -39,6 +39,9 @@ ACQUIRE_SECONDS = 10.0
 """How long a request waits for a connection before it is told to come back."""
 
 
+CLOSE_SECONDS = 5.0
+
+
 class _Driver(Protocol):
     """What a connection or a pool of asyncpg offers (the library ships no types for it)."""
 
@@ -163,7 +166,12 @@ class Database:
                     raise
 
     async def close(self) -> None:
-        await self._pool.close()
+        """Give the connections back in order; those that do not answer are dropped."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
 
 
 @contextmanager

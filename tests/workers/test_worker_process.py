@@ -126,7 +126,7 @@ def test_a_second_signal_cuts_the_grace_short(database_url: str, broker: LiveBro
         response_id = api.create("::sleep 60")
         api.wait_for("in_progress", response_id)
         worker.send(signal.SIGINT)
-        wait_until(lambda: "Warm shutdown" in worker.log)
+        wait_until(lambda: worker.said("worker.stopping") == 1)
         worker.stop(signal.SIGINT)
         assert api.status(response_id) == "queued"
         api.cancel(response_id)
