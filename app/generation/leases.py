@@ -102,9 +102,11 @@ class Leases:
                 renewal.cancel()
 
     async def _renew(self) -> None:
-        claims, asked_at = list(self._held), time.monotonic()
+        claims, asked_at = list[Claim](), time.monotonic()
         try:
             async with self._db.begin_system() as tx:
+                # Only now: what has been given up while this waited for a connection must not live on.
+                claims = list(self._held)
                 kept = await lifecycle.renew(tx, claims, lease_seconds=self._lease_seconds)
         except Unavailable:
             log.warning("lease.unavailable", claims=len(claims))

@@ -63,7 +63,10 @@ async def _salvaged(tx: Tx, row: Row, shown: int) -> tuple[Draft, Composer] | No
     """The lost run's composer, where its journal can be read to the end."""
     request, items = (decompress(row[name], row["codec"]) for name in ("request", "items"))
     draft = draft_of(row["id"], request, items)
-    frames = await events.read_all(tx, row["id"])
+    try:
+        frames = await events.read_all(tx, row["id"])
+    except ValueError:
+        frames = b""
     try:
         composer = salvage(draft, frames)
     except Exception:

@@ -52,7 +52,8 @@ class Notifications:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection: Any = await asyncpg.connect(self._url, timeout=ANSWER_SECONDS)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection: Any = await asyncpg.connect(self._url)
         is_lost = asyncio.Event()
         connection.add_termination_listener(lambda _: is_lost.set())
         try:

@@ -121,13 +121,15 @@ async def test_a_server_that_says_nothing_any_more_is_noticed(
 ) -> None:
     monkeypatch.setattr(module, "KEEPALIVE_SECONDS", 0.05)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
+    lost = asyncio.Event()
+    monkeypatch.setattr(module.log, "warning", lambda *_, **__: lost.set())
     listener = Listener(proxy.url)
     await listener.connected()
     with listener.it.subscribed("a") as news:
         proxy.fall_silent()
-        await asyncio.sleep(0.2)
-        await proxy.go_away()
-        await proxy.come_back()
+        async with asyncio.timeout(2):
+            await lost.wait()
+        proxy._passes.set()
         assert await is_set(news)
     await listener.stop()
 

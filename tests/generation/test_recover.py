@@ -1,0 +1,502 @@
+"""What dead workers leave behind: returned to the queue, or ended, according to what was seen of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from app.domain.jobs import Claim
+from app.domain.response import Draft, Status
+from app.domain.tenancy import Caller
+from app.generation.background import Background
+from app.generation.journal import Entry, Journal
+from app.providers.base import Started
+from app.store import events, lifecycle
+from app.store.db import Database, SystemTx
+from tests import grammar
+from tests.background import (
+    a_background,
+    body,
+    cancel,
+    empty_queue,
+    enqueued,
+    execute,
+    expire,
+    followed,
+    forget_events,
+    frames,
+    journalled,
+    listening,
+    said,
+    state,
+    tries,
+    until,
+    working,
+)
+from tests.scripted import DONE, ScriptedProvider, answer, hello
+
+VANISHED = {"code": "server_error", "message": "The worker that was generating this response was lost."}
+
+
+@pytest.fixture(autouse=True)
+async def _empty_queue(database_url: str) -> None:
+    await empty_queue(database_url)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this point happens, not even what should always happen."""
+
+
+async def die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+async def abandoned(
+    db: Database, caller: Caller, database_url: str, *steps: Any, shown: int = 0, **params: Any
+) -> Draft:
+    """A response whose worker has died after these steps, of which so many events were stored."""
+    draft = await enqueued(db, caller, **params)
+    provider = ScriptedProvider([*steps, asyncio.Event()])
+    async with working(db, database_url, provider) as background:
+        background._leave = die
+        task = asyncio.ensure_future(background.generate())
+        await provider.is_stalled.wait()
+        await until(lambda: are_journalled(db, caller, draft, shown))
+        for run in list(background._running):
+            run.cancel()
+        await task
+    await expire(database_url, draft.id)
+    return draft
+
+
+async def are_journalled(db: Database, caller: Caller, draft: Draft, count: int) -> bool:
+    async with db.read(caller) as tx:
+        return await events.count(tx, draft.id) >= count
+
+
+async def reaped(db: Database, **policy: Any) -> int:
+    return await a_background(db, **policy).reap()
+
+
+HALF = (Started("m"), *hello("half")[:3])
+"""Events 2 to 5: in progress, an item, a part, a delta."""
+
+
+class TestUnseen:
+    @pytest.mark.parametrize(
+        ("steps", "is_streamed", "shown"),
+        [((), True, 2), ((Started(),), True, 3), (HALF, False, 0)],
+        ids=["queued", "in progress", "not streamed"],
+    )
+    async def test_it_is_queued_again_and_finished_by_another(
+        self, db: Database, caller: Caller, database_url: str, steps: Any, shown: int, *, is_streamed: bool
+    ) -> None:
+        draft = await abandoned(db, caller, database_url, *steps, shown=shown, stream=is_streamed)
+        before = await journalled(db, caller, draft.id)
+        await reaped(db)
+        assert await state(db, caller, draft.id) is Status.QUEUED
+        assert (await body(db, caller, draft.id))["status"] == "queued"
+        async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
+            assert await background.generate()
+        told = await body(db, caller, draft.id)
+        assert told["output"][0]["content"][0]["text"] == "Hi"
+        if is_streamed:
+            whole = await followed(db, caller, draft.id)
+            assert whole.startswith(b"".join(batch for _, batch in before))
+            assert grammar.check(said(whole)) == told
+        attempts = await tries(db, caller, draft.id)
+        assert [(each["attempt"], each["reason"]) for each in attempts] == [(1, "lost"), (2, "completed")]
+
+    async def test_a_follower_notices_nothing(self, db: Database, caller: Caller, database_url: str) -> None:
+        async with listening(database_url) as notifications:
+            draft = await abandoned(db, caller, database_url, Started(), shown=3, stream=True)
+            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=5))
+            await reaped(db)
+            async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
+                await background.generate()
+            assert grammar.check(said(await reading)) == await body(db, caller, draft.id)
+
+    async def test_it_is_tried_so_often_and_then_has_failed(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await abandoned(db, caller, database_url)
+        for _ in range(2):
+            await reaped(db)
+            provider = ScriptedProvider([asyncio.Event()])
+            async with working(db, database_url, provider) as background:
+                background._leave = die
+                task = asyncio.ensure_future(background.generate())
+                await provider.is_stalled.wait()
+                background.leases.lose_all()
+                await task
+            await expire(database_url, draft.id)
+        await reaped(db)
+        told = await body(db, caller, draft.id)
+        assert (told["status"], told["error"], told["output"]) == ("failed", VANISHED, [])
+        reasons = [attempt["reason"] for attempt in await tries(db, caller, draft.id)]
+        assert reasons == ["lost", "lost", "failed"]
+
+    async def test_it_may_be_left_to_its_client(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await abandoned(db, caller, database_url)
+        await reaped(db, rerun="never")
+        assert (await body(db, caller, draft.id))["error"] == VANISHED
+
+
+class TestSeen:
+    async def test_it_has_failed_and_is_not_generated_again(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        await reaped(db)
+        async with working(db, database_url, ScriptedProvider(answer())) as background:
+            assert not await background.generate()
+        told = await body(db, caller, draft.id)
+        assert (told["status"], told["error"], told["usage"]) == ("failed", VANISHED, None)
+        [item] = told["output"]
+        assert (item["status"], item["content"][0]["text"]) == ("incomplete", "half")
+        assert [attempt["reason"] for attempt in await tries(db, caller, draft.id)] == ["failed"]
+
+    async def test_its_followers_are_told_at_once_and_in_words(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        before = b"".join(batch for _, batch in await journalled(db, caller, draft.id))
+        async with listening(database_url) as notifications:
+            reading = [
+                asyncio.ensure_future(
+                    followed(db, caller, draft.id, notifications, after=after, poll_seconds=5)
+                )
+                for after in (-1, 4, 5)
+            ]
+            await until(lambda: all_wait(notifications))
+            await reaped(db)
+            async with asyncio.timeout(1):
+                whole, *rest = await asyncio.gather(*reading)
+        assert whole.startswith(before)
+        assert grammar.check(said(whole)) == await body(db, caller, draft.id)
+        assert rest == [b"".join(frames(whole)[after + 1 :]) for after in (4, 5)]
+        await forget_events(database_url, draft.id)
+        assert await followed(db, caller, draft.id) == whole
+
+    async def test_an_operator_may_want_it_done_again_all_the_same(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        await reaped(db, rerun="always")
+        assert await state(db, caller, draft.id) is Status.QUEUED
+        async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
+            await background.generate()
+        whole = await followed(db, caller, draft.id)
+        assert [event["sequence_number"] for event in said(whole)] == list(range(len(frames(whole))))
+        told = await body(db, caller, draft.id)
+        assert said(whole)[-1]["response"] == told
+        await forget_events(database_url, draft.id)
+        # Two attempts are in it, and the items of one: it is not said again.
+        assert await followed(db, caller, draft.id) == frames(whole)[-1]
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "update response_events set data = 'damaged' where response_id = $1 and last_seq > 1",
+            "delete from response_events where response_id = $1 and last_seq < 2",
+        ],
+    )
+    async def test_a_journal_that_cannot_be_read_keeps_nobody_waiting(
+        self, db: Database, caller: Caller, database_url: str, damage: str
+    ) -> None:
+        broken = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        await execute(database_url, damage, broken.id)
+        other = await abandoned(db, caller, database_url)
+        await execute(
+            database_url, "update responses set lease_until = now() - interval '1 h' where id = $1", broken.id
+        )
+        await reaped(db)
+        assert await state(db, caller, other.id) is Status.QUEUED
+        told = await body(db, caller, broken.id)
+        assert (told["status"], told["error"], told["output"]) == ("failed", VANISHED, [])
+
+    async def test_a_row_of_a_later_release_is_left_to_it(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        """Its dictionary is not known here. It must not keep the reaper from the others."""
+        later = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        other = await abandoned(db, caller, database_url)
+        await execute(
+            database_url,
+            "update responses set codec = 99, lease_until = now() - interval '1 h' where id = $1",
+            later.id,
+        )
+        await reaped(db)
+        assert await state(db, caller, other.id) is Status.QUEUED
+        [[status]] = await execute(database_url, "select status from responses where id = $1", later.id)
+        assert status == Status.IN_PROGRESS
+
+
+async def all_wait(notifications: Any) -> bool:
+    return sum(len(waiting) for waiting in notifications._waiting.values()) == 3
+
+
+class TestRounds:
+    async def test_a_lease_that_stands_is_left_alone(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        draft = await enqueued(db, caller)
+        provider = ScriptedProvider([Started(), asyncio.Event()])
+        async with working(db, database_url, provider) as background:
+            task = asyncio.ensure_future(background.generate())
+            await provider.is_stalled.wait()
+            await reaped(db)
+            assert await state(db, caller, draft.id) is Status.IN_PROGRESS
+        await task
+
+    async def test_reapers_in_several_places_treat_each_response_once(
+        self, database_url: str, caller: Caller
+    ) -> None:
+        db = await Database.connect(database_url, size=12)
+        drafts = [await enqueued(db, caller, stream=bool(number % 2)) for number in range(130)]
+        claim = """
+            update responses set status = 1, attempt = 1 + (('x' || right(id::text, 1))::bit(4)::int % 2) * 2,
+            lease_until = now() - interval '1 s' where status = 0
+        """
+        await execute(database_url, claim)
+        await execute(
+            database_url,
+            "insert into response_attempts (tenant_id, response_id, attempt, owner) "
+            "select tenant_id, id, attempt, 'gone' from responses where status = 1",
+        )
+        await asyncio.gather(*[reaped(db) for _ in range(4)])
+        found = {Status.QUEUED: "lost", Status.FAILED: "failed"}
+        for draft in drafts:
+            [attempt] = await tries(db, caller, draft.id)
+            assert attempt["reason"] == found[await state(db, caller, draft.id)]
+        await db.close()
+
+    async def test_a_deleted_response_is_no_obstacle(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        """The API deletes only what has ended; an operator's hand may do otherwise."""
+        deleted = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        await execute(database_url, "update responses set deleted_at = now() where id = $1", deleted.id)
+        other = await abandoned(db, caller, database_url)
+        await reaped(db)
+        await reaped(db)
+        assert await state(db, caller, other.id) is Status.QUEUED
+        [[status]] = await execute(database_url, "select status from responses where id = $1", deleted.id)
+        assert status == Status.FAILED
+
+    async def test_it_asks_for_a_bell_for_each_that_has_waited_too_long(
+        self, db: Database, caller: Caller
+    ) -> None:
+        for _ in range(3):
+            await enqueued(db, caller)
+        assert await reaped(db, queued_too_long_seconds=60) == 0
+        assert await reaped(db, queued_too_long_seconds=-1) == 3
+
+    async def test_what_it_has_queued_again_wants_a_bell_in_the_same_round(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        await abandoned(db, caller, database_url)
+        assert await reaped(db, queued_too_long_seconds=-1) == 1
+
+    async def test_it_forgets_old_events_and_leaves_those_of_running_streams(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        running = await enqueued(db, caller, stream=True)
+        async with working(db, database_url, ScriptedProvider(answer())) as background:
+            await background.generate()
+            over, running = running, await enqueued(db, caller, stream=True)
+        long_ago = "update response_events set created_at = now() - interval '1 day' where tenant_id = $1"
+        await execute(database_url, long_ago, caller.tenant_id)
+        finished = "update responses set finished_at = now() - interval '2 h' where id = $1"
+        await execute(database_url, finished, over.id)
+        before = await followed(db, caller, over.id)
+        await reaped(db)
+        assert await journalled(db, caller, over.id) == []
+        assert len(await journalled(db, caller, running.id)) == 1
+        assert await followed(db, caller, over.id) == before
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """Where a worker dies, and what must have become of its response once the reaper has been there."""
+
+    arm: Callable[[pytest.MonkeyPatch, Background], None]
+    streamed: Status
+    plain: Status
+    generations: int = 1
+    """How often the upstream had been asked when the worker died."""
+
+
+def _after_claim(patch: pytest.MonkeyPatch, background: Background) -> None:
+    patch.setattr(background, "_run", die)
+
+
+def _before_the_upstream(patch: pytest.MonkeyPatch, background: Background) -> None:
+    patch.setattr(background, "_prepare", die)
+
+
+def _before_first_append(patch: pytest.MonkeyPatch, background: Background) -> None:
+    patch.setattr(Journal, "_flush", die)
+
+
+def _after_first_append(patch: pytest.MonkeyPatch, background: Background) -> None:
+    """The message has begun, and the batch is stored; then the process is gone."""
+    append = events.append
+
+    async def once(tx: SystemTx, batches: Sequence[events.Batch]) -> set[Claim]:
+        if any(batch.last_seq > 3 for batch in batches):
+            patch.setattr(Entry, "flushed", die)
+        return await append(tx, batches)
+
+    patch.setattr(events, "append", once)
+    patch.setattr(lifecycle, "finish", die)
+
+
+def _before_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
+    patch.setattr(lifecycle, "finish", die)
+
+
+def _before_commit(patch: pytest.MonkeyPatch, background: Background) -> None:
+    """The statement was run; its transaction never ended."""
+    patch.setattr(lifecycle, "end_attempt", die)
+
+
+def _after_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
+    """Committed, and nobody was told."""
+    patch.setattr("app.generation.keeping.tell_followers", die)
+
+
+KILL_POINTS = {
+    "after the claim": KillPoint(_after_claim, Status.QUEUED, Status.QUEUED, generations=0),
+    "before the upstream is asked": KillPoint(
+        _before_the_upstream, Status.QUEUED, Status.QUEUED, generations=0
+    ),
+    "before the first append": KillPoint(_before_first_append, Status.QUEUED, Status.COMPLETED),
+    "after the first append": KillPoint(_after_first_append, Status.FAILED, Status.QUEUED),
+    "before the finish": KillPoint(_before_finish, Status.FAILED, Status.QUEUED),
+    "before the commit of the finish": KillPoint(_before_commit, Status.FAILED, Status.QUEUED),
+    "after the finish, before the bell": KillPoint(_after_finish, Status.COMPLETED, Status.COMPLETED),
+}
+
+
+class TestKillPoints:
+    """The table of outcomes: each point of the engine at which a worker may die."""
+
+    async def killed(
+        self, db: Database, database_url: str, point: KillPoint, provider: ScriptedProvider
+    ) -> None:
+        """Let a worker run into the point, without a word of farewell."""
+        with pytest.MonkeyPatch.context() as patch:
+            async with working(db, database_url, provider) as background:
+                patch.setattr(background, "_leave", die)
+                patch.setattr(background, "_fail", die)
+                point.arm(patch, background)
+                task = asyncio.ensure_future(background.generate())
+                await asyncio.wait([task], timeout=2)
+                assert task.done()
+                await asyncio.gather(task, return_exceptions=True)
+
+    @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "plain"])
+    @pytest.mark.parametrize("name", KILL_POINTS)
+    async def test_what_is_found_is_as_the_table_says(
+        self, db: Database, caller: Caller, database_url: str, name: str, *, is_streamed: bool
+    ) -> None:
+        point = KILL_POINTS[name]
+        draft = await enqueued(db, caller, stream=is_streamed)
+        provider = ScriptedProvider(answer("Hi"))
+        await self.killed(db, database_url, point, provider)
+        assert len(provider.contexts) == point.generations
+        seen = b"".join(batch for _, batch in await journalled(db, caller, draft.id))
+        await execute(
+            database_url,
+            "update responses set lease_until = now() - interval '1 s' where id = $1 and status = 1",
+            draft.id,
+        )
+        await reaped(db)
+        expected = point.streamed if is_streamed else point.plain
+        assert await state(db, caller, draft.id) is expected
+        await self.check_end(db, caller, database_url, draft, seen, expected)
+
+    async def check_end(
+        self, db: Database, caller: Caller, database_url: str, draft: Draft, seen: bytes, found: Status
+    ) -> None:
+        """It ends once, and whoever followed from the beginning has read one whole stream."""
+        again = ScriptedProvider(answer("Hi again"))
+        async with working(db, database_url, again) as background:
+            assert await background.generate() is (found is Status.QUEUED)
+        assert len(again.contexts) == (found is Status.QUEUED)
+        told = await body(db, caller, draft.id)
+        assert told["status"] == ("failed" if found is Status.FAILED else "completed")
+        for attempt in await tries(db, caller, draft.id):
+            assert attempt["ended_at"]
+        if draft.is_streamed:
+            whole = await followed(db, caller, draft.id)
+            assert whole.startswith(seen)
+            assert grammar.check(said(whole)) == told
+
+
+class TestLateComers:
+    """An attempt that was thought dead, and is not."""
+
+    @asynccontextmanager
+    async def frozen(
+        self, db: Database, caller: Caller, database_url: str, gate: asyncio.Event
+    ) -> AsyncGenerator[tuple[Draft, asyncio.Task[bool], ScriptedProvider]]:
+        draft = await enqueued(db, caller, stream=True)
+        provider = ScriptedProvider([Started(), gate, *hello("late"), DONE])
+        async with working(db, database_url, provider) as background:
+            task = asyncio.ensure_future(background.generate())
+            await provider.is_stalled.wait()
+            await expire(database_url, draft.id)
+            yield draft, task, provider
+
+    async def test_it_says_nothing_once_another_has_been_given_its_work(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        gate = asyncio.Event()
+        async with self.frozen(db, caller, database_url, gate) as (draft, task, _):
+            await reaped(db)
+            async with working(db, database_url, ScriptedProvider(answer("Hi"))) as other:
+                assert await other.generate()
+            before = await followed(db, caller, draft.id)
+            gate.set()
+            assert await task
+        assert await followed(db, caller, draft.id) == before
+        assert (await body(db, caller, draft.id))["output"][0]["content"][0]["text"] == "Hi"
+
+    async def test_it_says_nothing_once_its_response_has_failed(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        gate = asyncio.Event()
+        async with self.frozen(db, caller, database_url, gate) as (draft, task, _):
+            await reaped(db, rerun="never")
+            gate.set()
+            assert await task
+        assert (await body(db, caller, draft.id))["error"] == VANISHED
+        assert grammar.check(said(await followed(db, caller, draft.id)))["status"] == "failed"
+
+    async def test_it_goes_on_where_its_lease_was_renewed_in_time(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        """An expired lease that nobody has taken can be had back."""
+        gate = asyncio.Event()
+        async with self.frozen(db, caller, database_url, gate) as (draft, task, _):
+            gate.set()
+            assert await task
+        assert await state(db, caller, draft.id) is Status.COMPLETED
+
+
+async def test_a_cancel_and_a_reaper_do_not_overrule_each_other(
+    db: Database, caller: Caller, database_url: str
+) -> None:
+    for _ in range(5):
+        draft = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
+        outcomes = await asyncio.gather(cancel(db, caller, draft.id), reaped(db), return_exceptions=True)
+        told = await body(db, caller, draft.id)
+        assert told["status"] == ("cancelled" if outcomes[0] is True else "failed")
+        assert said(await followed(db, caller, draft.id))[-1]["response"] == told
