@@ -34,7 +34,7 @@ _batch = (
         _p("ids", type_=pg.ARRAY(pg.UUID)),
         _p("attempts", type_=pg.ARRAY(sa.SmallInteger)),
         _p("last_seqs", type_=pg.ARRAY(sa.Integer)),
-        _p("datas", type_=pg.ARRAY(sa.LargeBinary)),
+        _p("packed", type_=pg.ARRAY(sa.LargeBinary)),
     )
     .table_valued(
         sa.column("tenant_id", sa.BigInteger),
@@ -132,7 +132,7 @@ async def append(tx: SystemTx, batches: Sequence[Batch]) -> set[Claim]:
         ids=[batch.claim.response_id for batch in batches],
         attempts=[batch.claim.attempt for batch in batches],
         last_seqs=[batch.last_seq for batch in batches],
-        datas=[compress(batch.frames) for batch in batches],
+        packed=[compress(batch.frames) for batch in batches],
     )
     return {Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]) for row in rows}
 
