@@ -14,9 +14,14 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.store import migrate
 from app.store.db import Database
 from tests.live import LiveServer
+from tests.workers.processes import broker_running
 
 EXTERNAL = "TEST_DATABASE_URL"
 """An existing Postgres to run on instead of an embedded one; a database per worker is made in it."""
+
+
+BROKERS = {"redis": "TEST_REDIS_URL", "rabbitmq": "TEST_AMQP_URL"}
+"""Variables with URLs of brokers that the tests may use as if they were alone on them."""
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +82,18 @@ def server(database_url: str) -> Generator[LiveServer]:
     """`holdfast api` as a process of its own, with the offline model."""
     with LiveServer(database_url) as live:
         yield live
+
+
+@pytest.fixture(scope="module", params=["embedded", *BROKERS])
+def broker_url(request: pytest.FixtureRequest) -> Generator[str]:
+    if request.param == "embedded":
+        with broker_running() as broker:
+            yield broker.url
+        return
+    url = os.environ.get(BROKERS[request.param])  # noqa: TID251 - the test run's own knob
+    if not url:
+        pytest.skip(f"{BROKERS[request.param]} is not set")
+    yield url
 
 
 def _sibling(url: str, name: str) -> str:

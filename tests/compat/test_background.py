@@ -8,16 +8,15 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from tests.live import LiveServer
-from tests.workers.processes import LiveWorker, broker_running
+from tests.workers.processes import LiveWorker
 
 
 @pytest.fixture(scope="module")
-def api(quiet_database_url: str) -> Generator[LiveServer]:
+def api(quiet_database_url: str, broker_url: str) -> Generator[LiveServer]:
     """An API and a worker that share nothing but Postgres and a broker."""
     with (
-        broker_running() as broker,
-        LiveServer(quiet_database_url, environment={"HOLDFAST_BROKER_URL": broker.url}) as live,
-        LiveWorker(quiet_database_url, broker.url),
+        LiveServer(quiet_database_url, environment={"HOLDFAST_BROKER_URL": broker_url}) as live,
+        LiveWorker(quiet_database_url, broker_url),
     ):
         yield live
 

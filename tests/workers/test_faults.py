@@ -1,6 +1,7 @@
 """What decision 14 promises when the API, Postgres or an upstream fails under a client; workers and brokers
 are in `test_worker_process`. Real processes, real signals."""
 
+import asyncio
 import json
 import signal
 import time
@@ -19,6 +20,7 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.store import migrate
 from tests import grammar
 from tests.live import LiveServer
+from tests.store.proxy import Proxy
 from tests.workers.processes import LiveBroker, LiveWorker, wait_until
 
 QUICK = {"lease_seconds": "2", "reap_interval_seconds": "0.3", "queued_too_long_seconds": "1"}
@@ -27,9 +29,9 @@ QUICK = {"lease_seconds": "2", "reap_interval_seconds": "0.3", "queued_too_long_
 class Site:
     """An API and a worker on a Postgres and a broker."""
 
-    def __init__(self, url: str, broker: LiveBroker) -> None:
+    def __init__(self, url: str, broker: LiveBroker, **settings: str) -> None:
         self.api = LiveServer(url, environment={"HOLDFAST_BROKER_URL": broker.url})
-        self.worker = LiveWorker(url, broker.url, **QUICK)
+        self.worker = LiveWorker(url, broker.url, **QUICK, **settings)
 
     def create(self, text: str, **params: Any) -> dict[str, Any]:
         return self.fetch("", {"model": "offline", "input": text, **params})
@@ -129,6 +131,63 @@ def test_a_restarted_postgres_costs_time_and_nothing_else(broker: LiveBroker) ->
                 postgres.start()
                 ended = [it.ended(name, seconds=30) for name in names]
     assert [each["status"] for each in ended] == ["completed"] * 5
+
+
+def test_an_upstream_that_hangs_is_given_up(broker: LiveBroker) -> None:
+    """The deadline is the engine's, whoever runs it."""
+    with TemporaryDirectory(prefix="holdfast-test-") as folder:
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres(Path(folder) / "state", durable=False) as postgres:
+            url = postgres.url.replace("+asyncpg", "", 1)
+            migrate.upgrade(url)
+            it = Site(url, broker, max_run_seconds="1")
+            with it.api, it.worker:
+                failed = it.ended(it.create("::sleep 600", background=True)["id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+
+
+async def test_a_worker_that_is_cut_off_stops_itself_and_another_goes_on(
+    shared: Site, database_url: str, broker: LiveBroker
+) -> None:
+    await asyncio.to_thread(shared.worker.stop)
+    async with Proxy(database_url) as proxy:
+        cut_off = LiveWorker(proxy.url, broker.url, **QUICK)
+        # In threads, because the proxy lives in this one.
+        await asyncio.to_thread(cut_off.start)
+        try:
+            queued = await asyncio.to_thread(shared.create, "::sleep 5", background=True)
+            await asyncio.to_thread(wait_until, lambda: cut_off.said("response.claimed") == 1)
+            proxy.fall_silent()
+            await asyncio.to_thread(shared.worker.start)
+            ended = await asyncio.to_thread(shared.ended, queued["id"], seconds=30)
+            await asyncio.to_thread(wait_until, lambda: cut_off.said("lease.lost") > 0, seconds=20)
+        finally:
+            await asyncio.to_thread(cut_off.__exit__)
+    attempts = shared.fetch(f"/{queued['id']}/attempts")["data"]
+    assert ended["status"] == "completed"
+    assert [attempt["reason"] for attempt in attempts] == ["lost", "completed"]
+
+
+def test_clocks_that_differ_change_nothing(shared: Site, database_url: str, broker: LiveBroker) -> None:
+    """A worker whose clock is an hour ahead does not take another's work for lost."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "sitecustomize.py").write_text(AHEAD)
+        ahead = LiveWorker(database_url, broker.url, **QUICK)
+        ahead.environment["PYTHONPATH"] = folder
+        with ahead:
+            names = [shared.create("::sleep 3", background=True)["id"] for _ in range(6)]
+            ended = [shared.ended(name) for name in names]
+            counts = [len(shared.fetch(f"/{name}/attempts")["data"]) for name in names]
+    assert [each["status"] for each in ended] == ["completed"] * 6
+    assert counts == [1] * 6
+
+
+AHEAD = """
+import time
+_now, _now_ns = time.time, time.time_ns
+time.time = lambda: _now() + 3600
+time.time_ns = lambda: _now_ns() + 3600 * 10**9
+"""
 
 
 def _data(lines: Any) -> Iterator[bytes]:
