@@ -238,7 +238,7 @@ class Composer:
         part = item.current.get(delta.index)
         if part is None or part.is_done:
             part = self._open_part(item, delta.index, part.kind if part else PARTS_OF[item.kind][0])
-        if delta.text or delta.logprobs:
+        if delta.text or (delta.logprobs and part.kind == "output_text"):
             self._add_text(part, delta.text, delta.logprobs)
 
     def _add_text(self, part: OpenPart, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> None:

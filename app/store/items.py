@@ -9,10 +9,9 @@ from sqlalchemy.dialects import postgresql as pg
 
 from app import ids
 from app.domain.items import split
-from app.domain.jobs import Mode
 from app.store.codec import decompress
 from app.store.db import ReadTx
-from app.store.statements import Statement
+from app.store.statements import EPHEMERAL, Statement
 from app.store.tables import responses as t
 
 _by_ids = Statement(
@@ -20,7 +19,7 @@ _by_ids = Statement(
         t.c.tenant_id == sa.bindparam("tenant_id"),
         t.c.id == sa.any_(sa.bindparam("ids", type_=pg.ARRAY(pg.UUID))),
         t.c.deleted_at.is_(None),
-        t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0,
+        t.c.mode < EPHEMERAL,
     )
 )
 

@@ -9,12 +9,11 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from app.domain.jobs import Mode
 from app.domain.response import Status
 from app.domain.turn import Ancestry, Continuation, Place
 from app.store.codec import decompress
 from app.store.db import ReadTx, Row
-from app.store.statements import Statement
+from app.store.statements import EPHEMERAL, Statement
 from app.store.tables import responses as t
 
 _p = sa.bindparam
@@ -50,7 +49,7 @@ def _walk() -> Statement:
             t.c.tenant_id == _p("tenant_id"),
             t.c.id == _p("id"),
             t.c.deleted_at.is_(None),
-            t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0,
+            t.c.mode < EPHEMERAL,
         )
         .cte("tip")
         .prefix_with("materialized", dialect="postgresql")

@@ -12,7 +12,7 @@ from app.domain.response import Status
 from app.domain.turn import with_output
 from app.store.codec import decompress
 from app.store.db import ReadTx, Row, Tx
-from app.store.statements import Statement, storable
+from app.store.statements import EPHEMERAL, Statement, storable
 from app.store.tables import responses as t
 
 _p = sa.bindparam
@@ -48,7 +48,7 @@ def _page(*, newest_first: bool, has_model: bool) -> Statement:
     """A page after a cursor, by the primary key. A filter by model reads on until the page is full."""
     beyond = t.c.id < _p("after") if newest_first else t.c.id > _p("after")
     query = sa.select(t.c.id, t.c.codec, t.c.mode, t.c.status, t.c.body).where(
-        _mine, _alive, beyond, t.c.mode.op("&")(int(Mode.EPHEMERAL)) == 0
+        _mine, _alive, beyond, t.c.mode < EPHEMERAL
     )
     if has_model:
         query = query.where(t.c.model == _p("model"))

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
+from app.domain.jobs import Mode
 from app.domain.response import Status
 
 _DIALECT = dialect()
@@ -19,6 +20,9 @@ QUEUED, IN_PROGRESS, CANCELLED = (
     sa.literal_column(str(int(status)), sa.SmallInteger)
     for status in (Status.QUEUED, Status.IN_PROGRESS, Status.CANCELLED)
 )
+
+# The highest bit of `mode`: a comparison is what the planner has statistics for.
+EPHEMERAL = sa.literal_column(str(int(Mode.EPHEMERAL)), sa.SmallInteger)
 
 
 class Statement:
