@@ -82,7 +82,8 @@ import os, signal
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 os.write(1, b"ready")
-signal.pause()
+while not asked:
+    signal.sigtimedwait([], 0.01)
 signal.sigtimedwait([], 0.3)
 os._exit(len(asked))
 """
