@@ -133,7 +133,8 @@ async def test_a_context_is_one_range_of_the_index_for_each_line(
     assert by_index["pk_responses"]["Actual Loops"] == 1
     line = by_index["uq_responses__line"]
     assert line["Actual Loops"] == lines
-    assert round(line["Actual Rows"] * lines) == depth
+    # An average per line, which servers before 18 round to whole rows.
+    assert abs(line["Actual Rows"] * lines - depth) < lines
     assert all(column in line["Index Cond"] for column in ("tenant_id", "chain_id", "seq"))
     assert not kinds(found) & {"Seq Scan", "Sort", "Hash Join", "Merge Join"}
 
