@@ -128,6 +128,9 @@ async def list_input_items(
 ) -> Response:
     """List everything the model was given: the history with its outputs, then the new input."""
     stored = await _read(response_id, caller, it)
+    if Mode.EPHEMERAL in stored.mode:
+        # Kept for polling alone (behaviour 66); its history would be left out here.
+        raise _not_found(response_id)
     async with it.db.read(caller) as tx:
         ancestry = await lineage.ancestry(tx, stored.id)
     before = [blob for blob, _ in ancestry.turns[:-1]] if ancestry else []

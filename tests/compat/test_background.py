@@ -117,6 +117,8 @@ def test_a_result_that_is_not_stored_can_be_polled_for_a_while(client: OpenAI) -
     with pytest.raises(BadRequestError) as refused:
         client.responses.create(model="offline", input="Hi", previous_response_id=done.id)
     assert refused.value.code == "previous_response_not_found"
+    with pytest.raises(NotFoundError):
+        client.responses.input_items.list(done.id)
 
 
 def test_what_runs_cannot_be_deleted(client: OpenAI) -> None:
