@@ -111,7 +111,12 @@ class Bell:
 
     def _work(self) -> None:
         while (ring := self._pending.get()) is not None:
-            self._line.send(ring)
+            try:
+                self._line.send(ring)
+            except Exception:
+                # Whatever a transport may raise, the thread must live on: no other would ring.
+                log.exception("bell.crashed")
+                self._line.hang_up()
         self._line.hang_up()
 
 

@@ -114,7 +114,7 @@ def follow_stream(
         is_padded=is_padded,
         poll_seconds=min(it.settings.follow_poll_seconds, it.settings.keepalive_seconds),
     )
-    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), stops_on_hang_up=True)
+    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), spawn=it.spawn)
 
 
 def _refuse_unsupported(params: Mapping[str, Any], it: Resources) -> None:

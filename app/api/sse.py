@@ -5,8 +5,9 @@ is written at once: on one core that is worth six times any encoder.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,6 +17,9 @@ from app.generation.feed import Feed
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+"""How a task is begun that the server keeps, and ends when it stops."""
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -35,21 +39,28 @@ class EventStream(Response):
     Starlette's own would listen for that too, and stop reading a feed that has to be read to its end.
     """
 
-    def __init__(self, body: AsyncGenerator[bytes], *, stops_on_hang_up: bool = False) -> None:
-        """`stops_on_hang_up` is for streams that nobody else stops: a follower reads only for its client."""
+    def __init__(self, body: AsyncGenerator[bytes], *, spawn: Spawn | None = None) -> None:
+        """`spawn` is for streams that nobody else stops.
+
+        A follower reads only for its client, and only for as long as the server lets its tasks run.
+        """
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._frames = body
-        self._stops_on_hang_up = stops_on_hang_up
+        self._spawn = spawn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        if not self._stops_on_hang_up:
+        if self._spawn is None:
             await self._send(send)
             return
-        async with asyncio.TaskGroup() as group:
-            sender = group.create_task(self._send(send))
-            watcher = group.create_task(_cancel_when_gone(receive, sender))
-            sender.add_done_callback(lambda _: watcher.cancel())
+        sender = self._spawn(self._send(send))
+        try:
+            async with asyncio.TaskGroup() as group:
+                watcher = group.create_task(_cancel_when_gone(receive, sender))
+                sender.add_done_callback(lambda _: watcher.cancel())
+        finally:
+            sender.cancel()
+        await asyncio.wait([sender])
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

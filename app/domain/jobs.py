@@ -53,7 +53,7 @@ class Job:
     parent: UUID | None
     place: Place
     request: bytes
-    """The create parameters, JSON."""
+    """The create parameters, JSON; empty if the row could not be read, which fails the attempt."""
     input_blob: bytes
 
 

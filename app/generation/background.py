@@ -129,9 +129,9 @@ class Background:
             )
 
     async def _run(self, job: Job) -> None:
-        entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
         draft = draft_of(job.claim.response_id, job.request, job.input_blob)
         composer = self._composer(job, draft)
+        entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
         try:
             await engine.run(await self._prepare(job, draft, composer, entry))
         except asyncio.CancelledError as order:

@@ -40,7 +40,7 @@ async def follow(
     The same bytes as the live stream (law L1), for any number of followers. Each subscribes before it
     looks, so nothing falls between; a lost notification costs one poll.
     """
-    after = min(after, MAX_SEQUENCE_NUMBER)
+    after = max(-1, min(after, MAX_SEQUENCE_NUMBER))
     with notifications.subscribed(str(response_id)) as news:
         while True:
             news.clear()

@@ -48,7 +48,7 @@ class Entry:
 
     def put(self, events: Sequence[Event]) -> None:
         """Hand the last events over, which wait for nobody."""
-        if not events:
+        if not events or self.is_lost:
             return
         for event in events:
             frame = event.frame
@@ -109,18 +109,7 @@ class Journal:
     async def _flush(self) -> None:
         full = [entry for entry in self._entries.values() if entry.frames]
         taken = [(entry, _take(entry)) for entry in full]
-        while taken:
-            try:
-                async with self._db.begin_system() as tx:
-                    kept = await stored_events.append(tx, [batch for _, batch in taken])
-                break
-            except Unavailable:
-                # The runs go on until their leases are lost; a batch is known by its number, so
-                # writing it twice stores it once.
-                log.warning("journal.unavailable", streams=len(taken))
-                await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return
+        kept = await self._store([batch for _, batch in taken]) if taken else set[Claim]()
         for entry, batch in taken:
             if batch.claim not in kept:
                 entry.lose()
@@ -128,6 +117,27 @@ class Journal:
             elif not entry.frames:
                 entry.waiting_bytes = 0
                 entry.written.set()
+
+    async def _store(self, batches: Sequence[Batch]) -> set[Claim]:
+        """Write, for however long Postgres is away; the claims whose batches are stored."""
+        while True:
+            try:
+                async with self._db.begin_system() as tx:
+                    return await stored_events.append(tx, batches)
+            except Unavailable:
+                # The runs go on until their leases are lost; a batch is known by its number, so
+                # writing it twice stores it once.
+                log.warning("journal.unavailable", streams=len(batches))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("journal.refused", streams=len(batches))
+                return await self._store_each(batches)
+
+    async def _store_each(self, batches: Sequence[Batch]) -> set[Claim]:
+        """Write one by one what Postgres has refused together, so that a bad stream ends alone."""
+        if len(batches) == 1:
+            return set()
+        return {claim for batch in batches for claim in await self._store([batch])}
 
 
 def _take(entry: Entry) -> Batch:

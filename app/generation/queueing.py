@@ -23,9 +23,6 @@ RETRY_AFTER_SECONDS = 5.0
 """What a client of a full queue is told to wait: a guess, as nobody knows how long models take."""
 
 
-_LIFECYCLE = b'{"type":"%s","sequence_number":%d,"response":%s}'
-
-
 @dataclass(frozen=True, slots=True)
 class Queued:
     """A response that waits for a worker: what its creator is told."""

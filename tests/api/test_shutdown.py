@@ -10,6 +10,7 @@ from tests.api.asking import CREATE, Frame, frames, refusal
 from tests.api.conftest import upstreams
 from tests.api.connection import post
 from tests.api.upstream import Upstream
+from tests.background import empty_queue
 from tests.live import LiveServer
 
 
@@ -64,3 +65,22 @@ async def test_a_client_that_has_heard_nothing_yet_is_asked_to_come_back(
         stopped = stop(stoppable)
         assert refusal(await asking).status == 503
     assert await stopped == 0
+
+
+async def test_a_follower_of_a_background_stream_gets_the_grace_and_no_more(
+    database_url: str,
+) -> None:
+    """It may go on at another server, so this one does not wait for the end of a run that is elsewhere."""
+    environment = {"HOLDFAST_SHUTDOWN_GRACE_SECONDS": "1", "HOLDFAST_BROKER_URL": "redis://127.0.0.1:1/0"}
+    with LiveServer(database_url, environment=environment) as server:
+        body = {"model": "offline", "input": "hi", "background": True, "stream": True}
+        async with post(server.port, body) as connection:
+            await connection.head()
+            await connection.until(b"response.queued")
+            stopped = stop(server)
+            # Broken off, so that nobody takes it for the end of the response.
+            with pytest.raises(asyncio.IncompleteReadError):
+                await connection.rest()
+        assert await stopped == 0
+        assert "timeout graceful shutdown exceeded" not in server.log
+    await empty_queue(database_url)

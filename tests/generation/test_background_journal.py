@@ -181,6 +181,24 @@ async def test_a_stream_that_is_fenced_off_is_told_and_the_others_go_on(
     assert await journalled(db, caller, lost_claim.response_id) == []
 
 
+async def test_a_batch_that_postgres_refuses_ends_its_own_stream_and_no_other(
+    db: Database, caller: Caller
+) -> None:
+    kept_claim = await claimed(db, caller)
+    # A number that the column cannot hold spoils the statement for everyone in it.
+    bad_claim = Claim(caller.tenant_id, kept_claim.response_id, 1 << 15)
+    async with written(db) as (journal, lost):
+        loser, keeper = journal.open(bad_claim), journal.open(kept_claim)
+        loser.put([an_event(0)])
+        for number in range(2):
+            keeper.put([an_event(number)])
+            await keeper.flushed()
+        with pytest.raises(LeaseLost):
+            await loser.flushed()
+    assert lost == [bad_claim]
+    assert [last_seq for last_seq, _ in await journalled(db, caller, kept_claim.response_id)] == [0, 1]
+
+
 async def test_two_attempts_of_one_response_have_two_entries(
     db: Database, caller: Caller, database_url: str
 ) -> None:
@@ -217,6 +235,11 @@ async def test_when_the_journal_ends_nobody_waits_for_it(db: Database, caller: C
         await until(lambda: is_taken(journal))
     with pytest.raises(LeaseLost):
         await entry.flushed()
+    # Nor for what is said only then, by a run that winds up.
+    entry.put([an_event(1)])
+    async with asyncio.timeout(1):
+        with pytest.raises(LeaseLost):
+            await entry.flushed()
 
 
 async def is_taken(journal: Journal) -> bool:

@@ -244,6 +244,8 @@ async def test_a_resume_gives_the_missing_rest_of_it(
     for after in range(-1, len(frames(whole))):
         rest = b"".join(frames(whole)[after + 1 :])
         assert await followed(db, caller, draft.id, after=after) == rest
+    # Whatever number a client thinks of, before the first event there is nothing.
+    assert await followed(db, caller, draft.id, after=-(1 << 40)) == whole
 
 
 async def test_a_request_is_shown_as_it_was_asked(db: Database, caller: Caller, database_url: str) -> None:

@@ -18,7 +18,7 @@ from app.domain.turn import Turn
 from app.store import events, items, lifecycle, lineage, responses
 from app.store.db import Database
 from tests.background import TTL_SECONDS, empty_queue, execute, expire, tries
-from tests.store.test_plans import PLANT, kinds, scans
+from tests.store.test_plans import PLANT, kinds, scans, walk
 from tests.store.turns import a_turn, add
 
 LEASE = {"lease_seconds": 30.0}
@@ -150,6 +150,18 @@ class TestQueue:
         [attempt] = await tries(db, caller, turn.id)
         assert (attempt["attempt"], attempt["owner"]) == (1, "me")
         assert (attempt["ended_at"], attempt["reason"]) == (None, None)
+
+    @pytest.mark.parametrize("column", ["request", "items"])
+    async def test_a_row_that_cannot_be_read_does_not_stay_at_the_head_of_the_queue(
+        self, db: Database, caller: Caller, database_url: str, column: str
+    ) -> None:
+        damaged, whole = await enqueue(db, caller), await enqueue(db, caller)
+        await execute(database_url, f"update responses set {column} = 'x' where id = $1", damaged.id)
+        first, second = await claim(db), await claim(db)
+        assert first is not None
+        assert second is not None
+        assert (first.claim.response_id, first.request) == (damaged.id, b"")
+        assert (second.claim.response_id, second.input_blob) == (whole.id, whole.input_blob)
 
     async def test_many_claimers_share_the_queue_and_no_two_win_the_same(
         self, wide: Database, caller: Caller
@@ -503,8 +515,24 @@ class TestPlans:
         found = await self.plan(db, lifecycle._queued, "1", str(caller.tenant_id), "1000")
         assert "Seq Scan" not in kinds(found)
 
-    async def test_expired_results_are_found_by_their_index(self, db: Database, crowd: list[Claim]) -> None:
+    async def test_expired_results_are_found_by_their_index(
+        self, db: Database, caller: Caller, database_url: str, crowd: list[Claim]
+    ) -> None:
+        """With what belongs to them, also where many results have expired at once."""
+        many = "update responses set mode = 5, expires_at = now() where tenant_id = $1 and status > 1"
+        await execute(database_url, many, caller.tenant_id)
+        tried = """
+            insert into response_attempts (tenant_id, response_id, attempt, owner)
+            select tenant_id, id, 1, 'me' from responses where tenant_id = $1 and status > 1
+        """
+        await execute(database_url, tried, caller.tenant_id)
+        await execute(database_url, "analyze responses, response_attempts, response_events")
         found = await self.plan(db, lifecycle._forget_ephemeral)
+        # What is left would be first in the rounds of other tests.
+        await execute(database_url, "delete from responses where tenant_id = $1", caller.tenant_id)
+        assert found["Actual Rows"] == lifecycle.FORGOTTEN_AT_ONCE
+        attempts = [it for it in walk(found) if it.get("Relation Name") == "response_attempts"]
+        assert "pk_response_attempts" in {it.get("Index Name") for it in attempts}
         assert "ix_responses__expiry" in {it.get("Index Name") for it in scans(found)}
         assert "Seq Scan" not in {it["Node Type"] for it in scans(found)}
 
