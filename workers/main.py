@@ -11,6 +11,8 @@ from threading import Thread
 import structlog
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.platforms import EX_FAILURE
+from celery.worker import WorkController
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis
 
@@ -105,8 +107,11 @@ def _quit(*_: object) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _close(**_: object) -> None:
+def _close(sender: WorkController, **_: object) -> None:
     runtime.close()
+    if runtime.has_failed:
+        # Celery takes the end for one that was asked for.
+        sender.exitcode = EX_FAILURE
 
 
 signals.setup_logging.connect(_configure_logging)

@@ -5,6 +5,8 @@ Postgres and one of connections to each upstream, as in an API process.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
@@ -14,6 +16,7 @@ import structlog
 import uvloop
 
 from app.errors import Unavailable
+from app.generation import recover
 from app.generation.background import Background
 from app.resources import Resources, open_worker
 from app.settings import Settings
@@ -34,6 +37,9 @@ class Runtime:
         self._thread = Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._closing = asyncio.Event()
         self._is_draining = False
+        self._has_rung = False
+        self.has_failed = False
+        """Whether it ends because nothing could be generated here any more."""
 
     def open(self, settings: Settings) -> None:
         """Return once tasks may come. From now on the reaper makes its rounds.
@@ -86,7 +92,7 @@ class Runtime:
     async def reap(self) -> None:
         """Return or end what was lost, and ring for what has waited too long."""
         try:
-            count = await self._background.reap()
+            count = await self._round()
         except Unavailable:
             log.warning("store.unavailable")
         except Exception:
@@ -96,8 +102,24 @@ class Runtime:
             if self._resources.bell:
                 await self._resources.bell.ring_many(count)
 
+    async def _round(self) -> int:
+        """Do the reaper's round; how many bells are to be rung after it."""
+        count = await self._background.reap()
+        if not self._has_rung:
+            # A broker that was started with us knows of nothing that was queued before.
+            count = await recover.count_queued(self._resources.db)
+            self._has_rung = True
+        return count
+
+    def _end(self) -> None:
+        """End the process, which would never claim again, with an exit code that asks for another one."""
+        self.has_failed = True
+        # Celery stops in good order from its main thread alone, where a signal is heard.
+        os.kill(os.getpid(), signal.SIGTERM)
+
     async def _live(self, settings: Settings, opened: Future[None]) -> None:
         async with open_worker(settings) as (self._resources, self._background):
+            self._background.on_give_up = self._end
             opened.set_result(None)
             while not self._closing.is_set():
                 await self.reap()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,6 +62,8 @@ class Background:
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
         self._running: set[asyncio.Task[Any]] = set()
         self._is_draining = False
+        self.on_give_up: Callable[[], None] | None = None
+        """Whom to tell when nothing can be generated here any more."""
 
     async def generate(self) -> bool:
         """Claim the first queued response and generate it to its end; False if nothing was queued.
@@ -105,6 +107,8 @@ class Background:
         """Claim nothing more and stop everything: what the runs need beside them is gone."""
         self._is_draining = True
         self.leases.lose_all()
+        if self.on_give_up:
+            self.on_give_up()
 
     def _watched(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """A task that `drain` waits for."""

@@ -75,14 +75,15 @@ async def _look(
 async def _end(db: Database, caller: Caller, response_id: UUID, after: int) -> bytes:
     """What follows the journal: events that have left it, said again, and the terminal one.
 
-    A stream whose shape was not kept, as of a cancelled response, is not said again.
+    Of a stream whose shape was not kept, as of a cancelled response, only beginning and end are.
     """
     async with db.read(caller) as tx:
         stored = await responses.get(tx, response_id)
         if stored is None or after >= stored.event_count:
             return b""
-        shape = await responses.shape(tx, response_id) if after < stored.event_count - 1 else None
-    said = rebuild(stored, shape) if shape else []
+        is_missing = after < stored.event_count - 1
+        shape = await responses.shape(tx, response_id) if is_missing else None
+    said = rebuild(stored, shape) if is_missing else []
     said.append(terminal_event(stored.status, stored.event_count, stored.json()))
     return b"".join(event.frame for event in said if event.sequence_number > after)
 

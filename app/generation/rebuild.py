@@ -22,9 +22,15 @@ from app.providers.base import Progress, Started
 from app.store.responses import StoredResponse
 
 
-def rebuild(stored: StoredResponse, shape: bytes) -> list[Event]:
-    """Every event before the terminal one."""
-    *steps, (_, asked, added) = orjson.loads(shape)
+NO_STEPS: Sequence[Any] = (("decided", {}, ()),)
+
+
+def rebuild(stored: StoredResponse, shape: bytes | None) -> list[Event]:
+    """Every event before the terminal one; without a shape, those that the request alone decides.
+
+    They are the beginning that every client waits for, whatever is missing after it.
+    """
+    *steps, (_, asked, added) = orjson.loads(shape) if shape else NO_STEPS
     draft = _draft(stored, asked, added)
     again = _Again(draft, split(stored.output_blob))
     events = list(queued_events(orjson.dumps(snapshot(draft, status=Status.QUEUED))))

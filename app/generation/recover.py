@@ -10,6 +10,7 @@ from app import ids
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Rerun, Verdict, decide
 from app.domain.response import Draft, Status
 from app.domain.turn import Place
+from app.errors import Unavailable
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.keeping import turn_of
@@ -24,6 +25,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 BATCH = 100
 MAX_BELLS = 1000
+
+ANY_CLOCK_SECONDS = 24 * 60 * 60
+"""More than the clocks of two machines are apart: ids are timed by whoever queues."""
+
+UNREADABLE_SECONDS = 3600.0
+"""When a row that cannot be treated is looked at again: somebody may have mended it."""
 
 VANISHED = "The worker that was generating this response was lost."
 
@@ -40,10 +47,19 @@ async def reap(
     """Do one round; how many queued responses want a bell rung for them."""
     while await _reap_batch(db, max_attempts, rerun, ephemeral_result_seconds) == BATCH:
         pass
+    # Each in a transaction of its own: what one of them meets must not undo the others.
     async with db.begin_system() as tx:
         await events.prune(tx, retention_seconds=event_retention_seconds)
+    async with db.begin_system() as tx:
         await lifecycle.forget_ephemeral(tx)
+    async with db.begin_system() as tx:
         return await lifecycle.count_waiting(tx, older_than_seconds=queued_too_long_seconds, limit=MAX_BELLS)
+
+
+async def count_queued(db: Database) -> int:
+    """How many responses are queued, however short a time; no more than bells are rung at once."""
+    async with db.begin_system() as tx:
+        return await lifecycle.count_waiting(tx, older_than_seconds=-ANY_CLOCK_SECONDS, limit=MAX_BELLS)
 
 
 async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> None:
@@ -99,13 +115,29 @@ async def _fail_midway(
 async def _reap_batch(db: Database, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> int:
     async with db.begin_system() as tx:
         rows = await lifecycle.lock_expired(tx, limit=BATCH)
-        ended = [row for row in rows if await _reap(tx, row, max_attempts, rerun, ttl_seconds)]
+        ended = [row for row in rows if await _reap_one(tx, row, max_attempts, rerun, ttl_seconds)]
     await tell_followers(db, [row["id"] for row in ended])
     return len(rows)
 
 
+async def _reap_one(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> bool:
+    """Treat one expired lease; True if the response has ended.
+
+    Whatever is wrong with a row must not keep the others waiting: it is put off, and the log says why.
+    """
+    try:
+        async with tx.savepoint():
+            return await _reap(tx, row, max_attempts, rerun, ttl_seconds)
+    except Unavailable:
+        raise
+    except Exception:
+        log.exception("response.unreadable", response_id=ids.response_id(row["id"]))
+    claim = Claim(row["tenant_id"], row["id"], row["attempt"])
+    await lifecycle.put_off(tx.of(row["tenant_id"]), claim, seconds=UNREADABLE_SECONDS)
+    return False
+
+
 async def _reap(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> bool:
-    """Treat one expired lease; True if the response has ended."""
     mine, claim = tx.of(row["tenant_id"]), Claim(row["tenant_id"], row["id"], row["attempt"])
     shown = await events.count(mine, row["id"])
     verdict = decide(lifecycle.expired(row, event_count=shown), max_attempts=max_attempts, rerun=rerun)
@@ -114,15 +146,6 @@ async def _reap(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_sec
         await lifecycle.requeue(mine, claim, event_count=shown)
         await lifecycle.end_attempt(mine, claim, "lost")
     elif verdict is Verdict.FAIL:
-        return await _fail_readable(tx, row, ttl_seconds)
-    return False
-
-
-async def _fail_readable(tx: SystemTx, row: Row, ttl_seconds: float) -> bool:
-    """End a response whose worker is gone. A row that cannot be read must not keep the others waiting."""
-    try:
         await fail(tx, row, VANISHED, ttl_seconds=ttl_seconds)
-    except ValueError:
-        log.exception("response.unreadable", response_id=ids.response_id(row["id"]))
-        return False
-    return True
+        return True
+    return False

@@ -7,7 +7,7 @@ is there for tests to prove it.
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import asyncpg
@@ -25,6 +25,11 @@ _DOWN = (
     asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    # Disk full, out of connections or memory, read-only after a failover, a statement that took too long.
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.PostgresIOError,
     # A deadlock or the like: whatever was wanted is undone, and may be asked for again.
     asyncpg.TransactionRollbackError,
 )
@@ -47,6 +52,7 @@ class _Driver(Protocol):
 
     async def fetch(self, query: str, *args: object) -> list[Row]: ...
     async def execute(self, query: str, *args: object) -> str: ...
+    def transaction(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class _Connection(asyncpg.Connection):
@@ -97,6 +103,13 @@ class SystemTx(_Fetching):
     def of(self, tenant_id: int) -> Tx:
         """The same transaction, acting for one tenant: for what was found to be its work."""
         return Tx(self._driver, tenant_id)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[None]:
+        """A part of the transaction that is undone alone when it fails."""
+        with _unavailable():
+            async with self._driver.transaction():
+                yield
 
 
 class Database:

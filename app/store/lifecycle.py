@@ -169,6 +169,7 @@ _requeue = Statement(
     .values(status=Status.QUEUED, lease_until=None, event_count=_p("event_count"))
     .returning(t.c.id)
 )
+_put_off = Statement(sa.update(t).where(_claimed).values(lease_until=_soon))
 _waiting = Statement(
     sa.select(sa.func.count().label("count")).select_from(
         sa.select(sa.literal(1))
@@ -324,6 +325,11 @@ async def requeue(tx: Tx, claim: Claim, *, event_count: int) -> bool:
     """Hand a claimed response back, for anyone to claim again; so many events have been shown of it."""
     row = await tx.fetch_one(_requeue, id=claim.response_id, attempt=claim.attempt, event_count=event_count)
     return row is not None
+
+
+async def put_off(tx: Tx, claim: Claim, *, seconds: float) -> None:
+    """Keep a claimed response from the reaper for a while."""
+    await tx.fetch(_put_off, id=claim.response_id, attempt=claim.attempt, lease=timedelta(seconds=seconds))
 
 
 async def forget_ephemeral(tx: SystemTx) -> None:

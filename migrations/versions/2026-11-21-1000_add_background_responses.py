@@ -27,6 +27,10 @@ def upgrade() -> None:
     op.add_column("responses", sa.Column("expires_at", sa.TIMESTAMP(timezone=True)))
     op.add_column("responses", sa.Column("request", sa.LargeBinary))
     op.add_column("responses", sa.Column("stream_shape", sa.LargeBinary))
+    # Compressed by us already, as are the two below: pglz would only spend time on it.
+    op.execute(
+        "alter table responses alter request set storage external, alter stream_shape set storage external"
+    )
     op.create_check_constraint(
         op.f("ck_responses__lease"), "responses", "(lease_until is not null) = (status = 1)"
     )
@@ -69,6 +73,7 @@ def _create_attempts() -> None:
         ),
         sa.PrimaryKeyConstraint("tenant_id", "response_id", "attempt", name="pk_response_attempts"),
     )
+    op.execute("alter table response_attempts alter detail set storage external")
 
 
 def _create_events() -> None:

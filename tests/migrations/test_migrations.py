@@ -121,7 +121,7 @@ def test_what_is_compressed_already_is_stored_as_it_is(database_url: str) -> Non
         select attname from pg_attribute
         where attrelid = 'responses'::regclass and attstorage = 'e' order by attname
     """
-    assert fetch(database_url, query) == [("body",), ("items",)]
+    assert fetch(database_url, query) == [("body",), ("items",), ("request",), ("stream_shape",)]
 
 
 def test_the_default_tenant_is_there(database_url: str) -> None:

@@ -65,6 +65,10 @@ OF_RUNS: dict[str, tuple[Look, object]] = {
         lambda tx, turn: lifecycle.requeue(tx, Claim(tx.tenant_id, turn.id, 1), event_count=2),
         False,
     ),
+    "lifecycle.put_off": (
+        lambda tx, turn: lifecycle.put_off(tx, Claim(tx.tenant_id, turn.id, 1), seconds=60),
+        None,
+    ),
     "lifecycle.end": (end, None),
     "lifecycle.end_attempt": (
         lambda tx, turn: lifecycle.end_attempt(tx, Claim(tx.tenant_id, turn.id, 1), "mine now"),

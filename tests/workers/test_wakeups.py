@@ -1,8 +1,11 @@
-"""Bells, as a worker hears them."""
+"""Bells, as a worker hears them, rings for itself, and ends where it could follow none."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Generator
+from uuid import UUID
 
 import pytest
 from kombu.connection import Connection
@@ -10,8 +13,28 @@ from kombu.message import Message
 from structlog.testing import capture_logs
 
 from app import wakeups
+from app.domain.response import Status
+from app.domain.tenancy import Caller
+from app.embedded.worker_process import COMMAND
+from app.store.db import Database
 from app.wakeups import Bell
-from tests.workers.processes import LiveBroker, broker_running, wait_until
+from tests.background import empty_queue, enqueued, state, until
+from tests.embedded.processes import ROOT, clean_environment
+from tests.workers.processes import LiveBroker, LiveWorker, broker_running, wait_until
+
+CRASHING = """
+import sys
+from celery.__main__ import main
+from app.generation.journal import Journal
+
+async def crash(journal):
+    raise RuntimeError("a bug")
+
+Journal._flush = crash
+sys.argv = ["celery", *sys.argv[1:]]
+main()
+"""
+"""A worker whose journal dies of the first stream that it is given."""
 
 
 class Listener:
@@ -66,13 +89,24 @@ async def test_a_bell_names_the_task_and_what_was_queued(bell: Bell, listener: L
     assert message.decode()[0] == ["resp_1"]
 
 
-async def test_closing_lets_out_what_is_pending(broker_url: str, listener: Listener) -> None:
+async def test_closing_lets_out_what_is_pending(
+    broker_url: str, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang_up = wakeups._Line.hang_up
+
+    def late(line: wakeups._Line) -> None:
+        # Where a channel ends, RabbitMQ may forget what a quorum has not taken of it yet; the reaper rings
+        # for that. This is about what has been said before anyone hangs up.
+        wait_until(lambda: listener.count == 50)
+        hang_up(line)
+
+    monkeypatch.setattr(wakeups._Line, "hang_up", late)
+    monkeypatch.setattr(wakeups, "CLOSING_SECONDS", 10)
     bell = Bell(broker_url)
     for number in range(50):
         await bell.ring(f"resp_{number}")
     await bell.close()
-    # RabbitMQ counts a message once a quorum has it.
-    await asyncio.to_thread(wait_until, lambda: listener.count == 50)
+    assert listener.count == 50
 
 
 async def test_many_bells_are_as_many_as_are_wanted_and_no_more(bell: Bell, listener: Listener) -> None:
@@ -111,6 +145,22 @@ async def test_pending_bells_do_not_grow_without_bound(monkeypatch: pytest.Monke
     await bell.close()
 
 
+async def test_a_bug_of_a_transport_does_not_end_the_ringing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with broker_running() as broker:
+        bell = Bell(broker.url)
+        with capture_logs() as logs, monkeypatch.context() as patch:
+            patch.setattr(wakeups, "_publish", crash)
+            await bell.ring("resp_1")
+            wait_until(lambda: bool(logs))
+        assert [entry["event"] for entry in logs] == ["bell.crashed"]
+        await rung(bell, broker)
+        await bell.close()
+
+
+def crash(*_: object) -> None:
+    raise RuntimeError
+
+
 async def test_a_broker_that_was_restarted_takes_the_next_bell() -> None:
     with broker_running() as broker:
         bell = Bell(broker.url)
@@ -144,3 +194,47 @@ async def rung(bell: Bell, broker: LiveBroker) -> None:
     await bell.ring("resp_1")
     await asyncio.to_thread(wait_until, lambda: listener.count == 1)
     listener.close()
+
+
+@pytest.fixture
+async def queued(database_url: str, db: Database, caller: Caller) -> AsyncGenerator[list[UUID]]:
+    """Responses for which no bell hangs anywhere: one is streamed, and all are young."""
+    await empty_queue(database_url)
+    drafts = [await enqueued(db, caller, model="offline", stream=number == 0) for number in range(3)]
+    yield [draft.id for draft in drafts]
+    await empty_queue(database_url)
+
+
+async def test_a_worker_rings_at_its_start_for_whatever_is_queued(
+    database_url: str, broker: LiveBroker, db: Database, caller: Caller, queued: list[UUID]
+) -> None:
+    """A broker that was started with it knows nothing of what was queued before."""
+
+    async def are_completed() -> bool:
+        return {await state(db, caller, each) for each in queued} == {Status.COMPLETED}
+
+    patient = {"queued_too_long_seconds": "3600", "reap_interval_seconds": "3600"}
+    with LiveWorker(database_url, broker.url, **patient) as worker:
+        await until(are_completed, within_seconds=10)
+        assert worker.stop() == 0
+
+
+@pytest.mark.usefixtures("queued")
+async def test_a_worker_that_can_generate_nothing_more_ends_and_says_so(
+    database_url: str, broker: LiveBroker
+) -> None:
+    """Whoever keeps it starts another, which it would not if it lived on or had ended in peace."""
+    urls = {"HOLDFAST_DATABASE_URL": database_url, "HOLDFAST_BROKER_URL": broker.url}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", CRASHING, *COMMAND[3:]],
+        cwd=ROOT,
+        env=clean_environment() | urls,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "background.died" in done.stderr
+    assert "worker.stopping" in done.stderr
