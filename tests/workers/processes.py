@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,7 @@ import psutil
 
 from app.embedded.guarded import Guarded, stop_all
 from app.embedded.valkey import EmbeddedValkey
+from app.embedded.worker_process import COMMAND
 from tests.embedded.processes import ROOT, clean_environment, wait_until_gone
 
 
@@ -27,8 +28,14 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
+HOLDFAST_WORKER = (sys.executable, "-m", "app.cli", "worker")
+
+
 class LiveWorker:
-    """`holdfast worker`, with the offline model."""
+    """A worker process, with the offline model unless `upstreams` are given."""
+
+    command: Sequence[str] = COMMAND
+    """What `HOLDFAST_WORKER` becomes, for half of its time: that reads the settings first, as this does again."""
 
     def __init__(self, database_url: str, broker_url: str, **settings: str) -> None:
         """`settings` are those of Holdfast, as text."""
@@ -60,7 +67,7 @@ class LiveWorker:
         ready = self.said("worker.ready") if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "worker"],
+                self.command,
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,

@@ -1,15 +1,11 @@
-"""What decision 14 promises when the API, Postgres or an upstream fails under a client; workers and brokers
-are in `test_worker_process`. Real processes, real signals."""
+"""What decision 14 promises when the API, Postgres, a broker or the way to one of them fails under its clients.
+Real processes, real signals; how workers end is in `test_kill_points` and `test_graceful_stop`."""
 
 import asyncio
-import json
 import signal
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,168 +14,195 @@ import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.store import migrate
-from tests import grammar
-from tests.live import LiveServer
-from tests.store.proxy import Proxy
-from tests.workers.processes import LiveBroker, LiveWorker, wait_until
+from app.wakeups import Bell
+from tests.workers.processes import LiveBroker, LiveWorker, broker_running
+from tests.workers.stage import Asked, Site, Tap, Visit, happened, kept, site, visiting, working
 
-QUICK = {"lease_seconds": "2", "reap_interval_seconds": "0.3", "queued_too_long_seconds": "1"}
+QUICK = {
+    "lease_seconds": "3",
+    "reap_interval_seconds": "0.3",
+    "queued_too_long_seconds": "0.5",
+    "shutdown_grace_seconds": "2",
+}
+BOTH = (True, False)
 
-
-class Site:
-    """An API and a worker on a Postgres and a broker."""
-
-    def __init__(self, url: str, broker: LiveBroker, **settings: str) -> None:
-        self.api = LiveServer(url, environment={"HOLDFAST_BROKER_URL": broker.url})
-        self.worker = LiveWorker(url, broker.url, **QUICK, **settings)
-
-    def create(self, text: str, **params: Any) -> dict[str, Any]:
-        return self.fetch("", {"model": "offline", "input": text, **params})
-
-    def fetch(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        with self.open(path, body) as answer:
-            return json.load(answer)
-
-    def open(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = json.dumps(body).encode() if body else None
-        request = urllib.request.Request(f"{self.api.base_url}/responses{path}", data)
-        request.add_header("content-type", "application/json")
-        return urllib.request.urlopen(request, timeout=30)
-
-    def follow(self, response_id: str, after: int = -1) -> Iterator[dict[str, Any]]:
-        with self.open(f"/{response_id}?stream=true&starting_after={after}") as lines:
-            for line in lines:
-                if line.startswith(b"data: {"):
-                    yield _parsed(line)
-
-    def ended(self, response_id: str, *, seconds: float = 20) -> dict[str, Any]:
-        def has_ended() -> bool:
-            return self.fetch(f"/{response_id}")["status"] not in {"queued", "in_progress"}
-
-        wait_until(has_ended, seconds=seconds)
-        return self.fetch(f"/{response_id}")
+BROKEN = ("broken", None, None)
+ENDS: dict[tuple[str, bool], Any] = {
+    ("asked", False): (503, "server_error", None),
+    ("asked", True): (503, "server_error", None),
+    ("shown", True): (200, "response.failed", "failed"),
+    ("ready", False): (200, "completed", "completed"),
+    ("ready", True): (200, "response.completed", "completed"),
+}
+"""What clients of an API that stops find: status, how the answer ends, and what is stored unless `store` is false."""
 
 
-@contextmanager
-def site(url: str, broker: LiveBroker) -> Generator[Site]:
-    it = Site(url, broker)
-    with it.api, it.worker:
-        yield it
+UNDISTURBED = ("completed", ["completed"], 1)
+
+CUT_OFF = {
+    ("asked", False): ("completed", ["lost", "completed"], 2),
+    ("asked", True): ("completed", ["lost", "completed"], 2),
+    ("shown", True): ("failed", ["failed"], 1),
+}
 
 
 @pytest.fixture(scope="module")
-def shared(database_url: str, broker: LiveBroker) -> Generator[Site]:
-    with site(database_url, broker) as it:
+def place(database_url: str, broker: LiveBroker) -> Generator[Site]:
+    with site(database_url, broker, **QUICK) as it, it.crew:
         yield it
 
 
-def test_a_resume_goes_on_behind_the_last_event_after_the_api_was_killed(shared: Site) -> None:
-    with shared.open(
-        "", {"model": "offline", "input": "::words 60 20", "background": True, "stream": True}
-    ) as lines:
-        first = list(map(_parsed, islice(_data(lines), 8)))
-        shared.api.restart(kill=True)
-    name, cursor = first[0]["response"]["id"], first[-1]["sequence_number"]
-    rest = list(shared.follow(name, cursor))
-    grammar.check([*first, *rest])
-    assert rest[-1]["type"] == "response.completed"
+@pytest.mark.parametrize("kills", BOTH, ids=["killed", "stopped"])
+async def test_an_api_that_ends_takes_only_its_own_responses_with_it(place: Site, *, kills: bool) -> None:
+    """Background responses run on, and their followers go on behind the last event that they saw."""
+    async with visiting(place) as visit:
+        rows_before = await visit.foreground_rows()
+        here = {
+            (halt, stream, store): visit.ask(f"{halt} {stream} {store}", stream, store)
+            for (halt, stream), store in product(ENDS, BOTH)
+        }
+        behind = in_background(visit, "later")
+        await visit.under_way()
+        await end(place, visit, kills=kills)
+        visit.upstream.may_go_on.set()
+        await asyncio.gather(*[each.resume(visit.client) for each in behind if each.is_streamed])
+        found = {cell: await visit.told(each) for cell, each in here.items()}
+        rows = await visit.foreground_rows() - rows_before
+        await visit.all_ended(behind)
+        outcomes = [await visit.outcome(each) for each in behind]
+    assert rows == sum(stored is not None for _, _, stored in found.values())
+    assert found == {cell: BROKEN if kills else kept(ENDS[cell[:2]], store=cell[2]) for cell in here}
+    assert outcomes == [UNDISTURBED] * len(behind)
 
 
-def test_a_foreground_response_leaves_nothing_behind_a_killed_api(shared: Site) -> None:
-    with shared.open("", {"model": "offline", "input": "::words 500 20", "stream": True}) as lines:
-        name = _parsed(next(_data(lines)))["response"]["id"]
-        shared.api.restart(kill=True)
-    with pytest.raises(urllib.error.HTTPError) as missing:
-        shared.fetch(f"/{name}")
-    assert missing.value.code == 404
-    missing.value.close()
+async def end(place: Site, visit: Visit, *, kills: bool) -> None:
+    """End the API and start it again. Upstreams that are `ready` finish while it stops."""
+    stopped = asyncio.ensure_future(asyncio.to_thread(place.api.stop, kill=kills))
+    await happened(place.is_closed)
+    visit.upstream.may_finish.set()
+    await stopped
+    await asyncio.to_thread(place.api.start)
 
 
-def test_an_upstream_that_drops_leaves_what_it_had_said(shared: Site) -> None:
-    body = {"model": "offline", "input": "::drop", "background": True, "stream": True}
-    with shared.open("", body) as lines:
-        failed = list(map(_parsed, _data(lines)))[-1]["response"]
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
-    assert failed["output"][0]["status"] == "incomplete"
+async def test_a_broker_that_is_killed_takes_nothing_with_it(place: Site, broker: LiveBroker) -> None:
+    async with visiting(place) as visit:
+        here = [visit.ask(f"ready {stream}", stream, True) for stream in BOTH]
+        behind = in_background(visit, "ready")
+        await visit.under_way()
+        await asyncio.to_thread(broker.kill)
+        # Nothing rings for these but the reaper.
+        late = in_background(visit, "nowhere")
+        await visit.until_all("status = 0", late)
+        visit.upstream.may_finish.set()
+        await visit.all_ended(behind)
+        await asyncio.to_thread(broker.start)
+        found = [await visit.told(each) for each in here]
+        await visit.all_ended()
+        outcomes = [await visit.outcome(each) for each in (*behind, *late)]
+    assert found == [ENDS["ready", stream] for stream in BOTH]
+    assert outcomes == [UNDISTURBED] * 8
 
 
-def test_a_stream_whose_worker_is_killed_ends_in_words_for_who_stays(shared: Site) -> None:
-    body = {"model": "offline", "input": "::words 500 20", "background": True, "stream": True}
-    with shared.open("", body) as lines:
-        events = list(map(_parsed, islice(_data(lines), 8)))
-        shared.worker.stop(signal.SIGKILL)
-        shared.worker.start()
-        events += map(_parsed, _data(lines))
-    final = shared.fetch(f"/{events[0]['response']['id']}")
-    grammar.check(events)
-    last = events[-1]
-    assert (last["type"], last["response"]) == ("response.failed", final)
-    assert final["output"][0]["content"][0]["text"].startswith("one two")
-
-
-def test_a_restarted_postgres_costs_time_and_nothing_else(broker: LiveBroker) -> None:
-    with TemporaryDirectory(prefix="holdfast-test-") as folder:
-        Path(folder).chmod(0o711)
-        postgres = EmbeddedPostgres(Path(folder) / "state", durable=False)
-        with postgres:
-            url = postgres.url.replace("+asyncpg", "", 1)
-            migrate.upgrade(url)
-            with site(url, broker) as it:
-                names = [it.create("::sleep 1", background=True)["id"] for _ in range(5)]
-                time.sleep(0.3)  # Until some of them run.
-                postgres.stop()
-                postgres.start()
-                ended = [it.ended(name, seconds=30) for name in names]
-    assert [each["status"] for each in ended] == ["completed"] * 5
-
-
-def test_an_upstream_that_hangs_is_given_up(broker: LiveBroker) -> None:
-    """The deadline is the engine's, whoever runs it."""
-    with TemporaryDirectory(prefix="holdfast-test-") as folder:
+@pytest.fixture
+def restartable() -> Generator[tuple[EmbeddedPostgres, Site]]:
+    """A Postgres of the test's own, and a site on it; on a broker of its own, where no other worker takes bells."""
+    with TemporaryDirectory(prefix="holdfast-test-") as folder, broker_running() as broker:
+        # Root's server runs as another user, who must be able to reach it.
         Path(folder).chmod(0o711)
         with EmbeddedPostgres(Path(folder) / "state", durable=False) as postgres:
             url = postgres.url.replace("+asyncpg", "", 1)
             migrate.upgrade(url)
-            it = Site(url, broker, max_run_seconds="1")
-            with it.api, it.worker:
-                failed = it.ended(it.create("::sleep 600", background=True)["id"])
-    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+            with site(url, broker) as place, place.crew:
+                yield postgres, place
 
 
-async def test_a_worker_that_is_cut_off_stops_itself_and_another_goes_on(
-    shared: Site, database_url: str, broker: LiveBroker
+async def test_a_restarted_postgres_costs_time_and_nothing_else(
+    restartable: tuple[EmbeddedPostgres, Site],
 ) -> None:
-    await asyncio.to_thread(shared.worker.stop)
-    async with Proxy(database_url) as proxy:
-        cut_off = LiveWorker(proxy.url, broker.url, **QUICK)
-        # In threads, because the proxy lives in this one.
-        await asyncio.to_thread(cut_off.start)
-        try:
-            queued = await asyncio.to_thread(shared.create, "::sleep 5", background=True)
-            await asyncio.to_thread(wait_until, lambda: cut_off.said("response.claimed") == 1)
-            proxy.fall_silent()
-            await asyncio.to_thread(shared.worker.start)
-            ended = await asyncio.to_thread(shared.ended, queued["id"], seconds=30)
-            await asyncio.to_thread(wait_until, lambda: cut_off.said("lease.lost") > 0, seconds=20)
-        finally:
-            await asyncio.to_thread(cut_off.__exit__)
-    attempts = shared.fetch(f"/{queued['id']}/attempts")["data"]
-    assert ended["status"] == "completed"
-    assert [attempt["reason"] for attempt in attempts] == ["lost", "completed"]
+    """Everything ends while it is away, and is kept once it is back."""
+    postgres, place = restartable
+    async with visiting(place) as visit:
+        here = {
+            (stream, store): visit.ask(f"ready {stream} {store}", stream, store)
+            for stream, store in product(BOTH, BOTH)
+        }
+        behind = in_background(visit, "ready")
+        await visit.under_way()
+        await asyncio.to_thread(postgres.stop)
+        visit.upstream.may_finish.set()
+        await happened(lambda: "store.unavailable" in place.api.log)
+        await asyncio.to_thread(postgres.start)
+        await visit.connect()
+        await visit.all_ended(behind)
+        found = {cell: await visit.told(each) for cell, each in here.items()}
+        outcomes = [await visit.outcome(each) for each in behind]
+    assert found == {cell: kept(ENDS["ready", cell[0]], store=cell[1]) for cell in here}
+    assert outcomes == [UNDISTURBED] * len(behind)
 
 
-def test_clocks_that_differ_change_nothing(shared: Site, database_url: str, broker: LiveBroker) -> None:
-    """A worker whose clock is an hour ahead does not take another's work for lost."""
+async def test_a_worker_that_is_cut_off_stops_itself_and_another_goes_on(place: Site) -> None:
+    """Nothing passes any more between it and Postgres, for longer than its lease."""
+    async with (
+        visiting(place) as visit,
+        Tap(place.database_url) as tap,
+        working(place.worker(tap.url)) as cut_off,
+    ):
+        with paused(place.crew):
+            asked = {
+                (halt, stream): visit.ask(f"{halt} {stream}", stream, True, background=True)
+                for halt, stream in CUT_OFF
+            }
+            await visit.under_way()
+            tap.fall_silent()
+        await visit.all_ended()
+        await happened(lambda: cut_off.said("lease.lost") == len(asked))
+        found = {cell: await visit.outcome(each) for cell, each in asked.items()}
+    assert found == CUT_OFF
+
+
+@contextmanager
+def paused(worker: LiveWorker) -> Generator[None]:
+    """It claims nothing until the end of the block."""
+    worker.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        worker.send(signal.SIGCONT)
+
+
+async def test_a_message_that_is_delivered_three_times_generates_once(
+    place: Site, broker: LiveBroker
+) -> None:
+    async with visiting(place) as visit:
+        behind = in_background(visit, "later")
+        await visit.until_all("status < 2", behind)
+        bell = Bell(broker.url)
+        for each in behind * 3:
+            await bell.ring(each.id)
+        await bell.close()
+        await visit.under_way()
+        visit.upstream.may_go_on.set()
+        await visit.all_ended()
+        outcomes = [await visit.outcome(each) for each in behind]
+    assert outcomes == [UNDISTURBED] * len(behind)
+
+
+async def test_clocks_that_differ_change_nothing(place: Site) -> None:
+    """A worker whose clock is an hour ahead neither takes another's work for lost nor forgets a result early."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "sitecustomize.py").write_text(AHEAD)
-        ahead = LiveWorker(database_url, broker.url, **QUICK)
+        ahead = place.worker()
         ahead.environment["PYTHONPATH"] = folder
-        with ahead:
-            names = [shared.create("::sleep 3", background=True)["id"] for _ in range(6)]
-            ended = [shared.ended(name) for name in names]
-            counts = [len(shared.fetch(f"/{name}/attempts")["data"]) for name in names]
-    assert [each["status"] for each in ended] == ["completed"] * 6
-    assert counts == [1] * 6
+        async with visiting(place) as visit, working(ahead):
+            behind = in_background(visit, "later")
+            await visit.under_way()
+            # Several rounds of both reapers lie before a renewal.
+            until = await visit.connection.fetchval("select max(lease_until) from responses")
+            await visit.until_all(f"lease_until > '{until}'", behind)
+            visit.upstream.may_go_on.set()
+            await visit.all_ended()
+            outcomes = [await visit.outcome(each) for each in behind]
+    assert outcomes == [UNDISTURBED] * len(behind)
 
 
 AHEAD = """
@@ -190,9 +213,9 @@ time.time_ns = lambda: _now_ns() + 3600 * 10**9
 """
 
 
-def _data(lines: Any) -> Iterator[bytes]:
-    return (line for line in lines if line.startswith(b"data: {"))
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    return json.loads(line.removeprefix(b"data: "))
+def in_background(visit: Visit, halt: str) -> list[Asked]:
+    """One of each kind, streamed or not and kept or not."""
+    return [
+        visit.ask(f"{halt} behind {stream} {store}", stream, store, background=True)
+        for stream, store in product(BOTH, BOTH)
+    ]
