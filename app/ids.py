@@ -67,11 +67,6 @@ def new_uuid() -> uuid.UUID:
     return uuid.UUID(int=millis << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | tail)
 
 
-def first_uuid(at_seconds: float) -> uuid.UUID:
-    """The lowest UUIDv7 of that moment, to compare others with."""
-    return uuid.UUID(int=int(at_seconds * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
-
-
 def created_at(value: uuid.UUID) -> int:
     """The whole seconds since 1970 at which this UUIDv7 was minted."""
     return (value.int >> 80) // 1000

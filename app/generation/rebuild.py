@@ -21,7 +21,6 @@ from app.generation.queueing import queued_events
 from app.providers.base import Progress, Started
 from app.store.responses import StoredResponse
 
-
 NO_STEPS: Sequence[Any] = (("decided", {}, ()),)
 
 

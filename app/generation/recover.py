@@ -26,9 +26,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 BATCH = 100
 MAX_BELLS = 1000
 
-ANY_CLOCK_SECONDS = 24 * 60 * 60
-"""More than the clocks of two machines are apart: ids are timed by whoever queues."""
-
 UNREADABLE_SECONDS = 3600.0
 """When a row that cannot be treated is looked at again: somebody may have mended it."""
 
@@ -59,7 +56,7 @@ async def reap(
 async def count_queued(db: Database) -> int:
     """How many responses are queued, however short a time; no more than bells are rung at once."""
     async with db.begin_system() as tx:
-        return await lifecycle.count_waiting(tx, older_than_seconds=-ANY_CLOCK_SECONDS, limit=MAX_BELLS)
+        return await lifecycle.count_waiting(tx, older_than_seconds=0, limit=MAX_BELLS)
 
 
 async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> None:

@@ -4,7 +4,6 @@ Every change is one guarded statement: it names the state it leaves, and later w
 attempt that won it. Who comes too late changes nothing and is told so.
 """
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -56,6 +55,7 @@ _insert = Statement(
 _enqueue = Statement(
     pg.insert(t)
     .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request")})
+    .values(queued_at=sa.func.now())
     .on_conflict_do_nothing()
     .returning(t.c.id)
 )
@@ -166,14 +166,14 @@ _end = Statement(
 _requeue = Statement(
     sa.update(t)
     .where(_claimed)
-    .values(status=Status.QUEUED, lease_until=None, event_count=_p("event_count"))
+    .values(status=Status.QUEUED, queued_at=sa.func.now(), lease_until=None, event_count=_p("event_count"))
     .returning(t.c.id)
 )
 _put_off = Statement(sa.update(t).where(_claimed).values(lease_until=_soon))
 _waiting = Statement(
     sa.select(sa.func.count().label("count")).select_from(
         sa.select(sa.literal(1))
-        .where(t.c.status == QUEUED, t.c.id < _p("before"))
+        .where(t.c.status == QUEUED, t.c.queued_at <= sa.func.now() - _p("wait", type_=sa.Interval))
         .limit(_p("limit"))
         .subquery()
     )
@@ -339,8 +339,7 @@ async def forget_ephemeral(tx: SystemTx) -> None:
 
 async def count_waiting(tx: SystemTx, *, older_than_seconds: float, limit: int) -> int:
     """How many responses have been queued for that long; counted no further than `limit`."""
-    before = ids.first_uuid(time.time() - older_than_seconds)
-    row = await tx.fetch_one(_waiting, before=before, limit=limit)
+    row = await tx.fetch_one(_waiting, wait=timedelta(seconds=older_than_seconds), limit=limit)
     return row["count"] if row else 0
 
 

@@ -67,6 +67,8 @@ responses = sa.Table(
     sa.Column("event_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lease_until", sa.TIMESTAMP(timezone=True)),
     sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
+    # By Postgres's clock: an id is timed by the clock of whichever process minted it.
+    sa.Column("queued_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("request", sa.LargeBinary),
     sa.Column("stream_shape", sa.LargeBinary),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
@@ -75,8 +77,10 @@ responses = sa.Table(
     sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="fork"),
     sa.CheckConstraint("(lease_until is not null) = (status = 1)", name="lease"),
     # Partial: only unfinished rows are in these, so a finished response costs them nothing.
-    # The queue's order, the limit on a tenant's queue, expired leases, results kept for a while.
+    # The queue's order, what has waited too long, the limit on a tenant's queue, expired leases, results
+    # kept for a while.
     sa.Index("ix_responses__queue", "priority", "id", postgresql_where=sa.text("status = 0")),
+    sa.Index("ix_responses__waiting", "queued_at", postgresql_where=sa.text("status = 0")),
     sa.Index("ix_responses__unfinished", "tenant_id", "status", postgresql_where=sa.text("status < 2")),
     sa.Index("ix_responses__lease", "lease_until", postgresql_where=sa.text("status = 1")),
     sa.Index("ix_responses__expiry", "expires_at", postgresql_where=sa.text("expires_at is not null")),

@@ -25,6 +25,7 @@ def upgrade() -> None:
     op.add_column("responses", sa.Column("event_count", sa.Integer, nullable=False, server_default="0"))
     op.add_column("responses", sa.Column("lease_until", sa.TIMESTAMP(timezone=True)))
     op.add_column("responses", sa.Column("expires_at", sa.TIMESTAMP(timezone=True)))
+    op.add_column("responses", sa.Column("queued_at", sa.TIMESTAMP(timezone=True)))
     op.add_column("responses", sa.Column("request", sa.LargeBinary))
     op.add_column("responses", sa.Column("stream_shape", sa.LargeBinary))
     # Compressed by us already, as are the two below: pglz would only spend time on it.
@@ -37,6 +38,9 @@ def upgrade() -> None:
     # Partial: only unfinished rows are in them, so a finished response costs them nothing.
     op.create_index(
         "ix_responses__queue", "responses", ["priority", "id"], postgresql_where=sa.text("status = 0")
+    )
+    op.create_index(
+        "ix_responses__waiting", "responses", ["queued_at"], postgresql_where=sa.text("status = 0")
     )
     op.create_index(
         "ix_responses__unfinished",
@@ -97,7 +101,7 @@ def downgrade() -> None:
     op.execute("set local lock_timeout = '3s'")
     op.drop_table("response_events")
     op.drop_table("response_attempts")
-    for index in ("queue", "unfinished", "lease", "expiry"):
+    for index in ("queue", "waiting", "unfinished", "lease", "expiry"):
         op.drop_index(f"ix_responses__{index}", "responses")
     op.drop_constraint(op.f("ck_responses__lease"), "responses")
     columns = (
@@ -107,6 +111,7 @@ def downgrade() -> None:
         "event_count",
         "lease_until",
         "expires_at",
+        "queued_at",
         "request",
         "stream_shape",
     )
