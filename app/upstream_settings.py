@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     SecretStr,
     ValidationError,
     field_validator,
@@ -74,6 +75,12 @@ class Upstream(BaseModel):
         default="max_tokens",
         description="Where `chat_completions` takes the limit: the older name is known to more servers.",
     )
+    context_window_tokens: dict[str, PositiveInt] = Field(
+        default_factory=dict[str, int],
+        description="How many tokens a model takes, output included: glob pattern of the upstream's own "
+        "names = tokens, the first match counts; or one number for all. What is longer, by an estimate of "
+        "four bytes a token, is refused or, with `truncation: auto`, cut. Default: no limit is checked.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -93,6 +100,16 @@ class Upstream(BaseModel):
         if value and not value.get_secret_value().isprintable():
             raise ValueError("must be one line of printable characters")
         return value
+
+    @field_validator("context_window_tokens", mode="before")
+    @classmethod
+    def _by_pattern(cls, value: Any) -> Any:
+        """One number counts for all models."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"*": value}
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError("must be a number of tokens, or a table of patterns and numbers of tokens")
+        return value or {}
 
     @model_validator(mode="before")
     @classmethod

@@ -159,6 +159,18 @@ class TestDefaultUpstreams:
             "upstreams.0: api_key_env names NO_KEY, which is not set",
         ),
         (
+            '[[upstreams]]\nname = "a"\nprotocol = "offline"\ncontext_window_tokens = 0',
+            "upstreams.0.context_window_tokens.*: Input should be greater than 0",
+        ),
+        (
+            '[[upstreams]]\nname = "a"\nprotocol = "offline"\ncontext_window_tokens = { "gpt-*" = "many" }',
+            "upstreams.0.context_window_tokens.gpt-*: Input should be a valid integer",
+        ),
+        (
+            '[[upstreams]]\nname = "a"\nprotocol = "offline"\ncontext_window_tokens = true',
+            "upstreams.0.context_window_tokens: must be a number of tokens, or a table of patterns",
+        ),
+        (
             '[[upstreams]]\nname = "a"\nprotocol = "offline"\n' * 2,
             "upstreams: two are named 'a'",
         ),
@@ -229,3 +241,35 @@ def test_patterns_and_aliases_decide_what_an_upstream_serves(model: str, served:
         name="a", protocol="offline", models=("gpt-*", "o*"), aliases={"fast": "gpt-5.4-mini"}
     )
     assert upstream.serves(model) is served
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        (None, {}),
+        ({}, {}),
+        (128_000, {"*": 128_000}),
+        ({"o3*": 200_000, "*": 128_000}, {"o3*": 200_000, "*": 128_000}),
+    ],
+)
+def test_a_context_window_is_given_for_all_models_or_by_pattern(given: Any, limits: dict[str, int]) -> None:
+    values = {"name": "a", "protocol": "offline", "context_window_tokens": given}
+    assert Upstream.model_validate(values).context_window_tokens == limits
+
+
+def test_without_a_context_window_there_is_no_limit() -> None:
+    assert Upstream(name="a", protocol="offline").context_window_tokens == {}
+
+
+def test_the_patterns_of_context_windows_keep_the_order_of_the_file(write: Write) -> None:
+    text = """
+    [[upstreams]]
+    name = "a"
+    protocol = "offline"
+    [upstreams.context_window_tokens]
+    "gpt-5*" = 400_000
+    "*" = 8_192
+    "gpt-4*" = 128_000
+    """
+    (upstream,) = Settings.load(write(text)).effective_upstreams
+    assert list(upstream.context_window_tokens) == ["gpt-5*", "*", "gpt-4*"]

@@ -25,7 +25,7 @@ _OUTPUTS = frozenset(CALLS.values())
 
 def open_after(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """What a response's output leaves open, in its order: call id to type of call. Kept with the turn."""
-    return _pair({}, items)[0]
+    return pair({}, items)[0]
 
 
 def check(open_before: Mapping[str, str], items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -41,7 +41,7 @@ def check(open_before: Mapping[str, str], items: Iterable[Mapping[str, Any]]) ->
     Raises:
         InvalidRequest: a call stays without its output (behaviours 28 and 29).
     """
-    waiting, unexplained = _pair(open_before, items)
+    waiting, unexplained = pair(open_before, items)
     if waiting:
         raise InvalidRequest(f"No tool output found for {_named(waiting)}.", param="input")
     return unexplained
@@ -54,26 +54,50 @@ def check_known(outputs: Mapping[str, str], history: Iterable[Mapping[str, Any]]
         InvalidRequest: no call in the context has that id (behaviour 27).
     """
     called = {item.get("call_id") for item in history if item["type"] in CALLS}
-    unknown = {call_id: kind for call_id, kind in outputs.items() if call_id not in called}
-    if unknown:
-        raise InvalidRequest(f"No tool call found for {_named(unknown, 'with call_id ')}.", param="input")
+    refuse_unknown({call_id: kind for call_id, kind in outputs.items() if call_id not in called})
 
 
-def _pair(
+def refuse_unknown(outputs: Mapping[str, str]) -> None:
+    """Refuse outputs (call id to type of output) that answer no call of the context; none is no error.
+
+    Raises:
+        InvalidRequest: there is one (behaviour 27).
+    """
+    if outputs:
+        raise InvalidRequest(f"No tool call found for {_named(outputs, 'with call_id ')}.", param="input")
+
+
+def pair(
     open_before: Mapping[str, str], items: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The calls still waiting at the end, and the outputs whose call was not seen."""
+    """Pair items with the calls that were open before them, and judge nothing.
+
+    Returns:
+        The calls still waiting at the end (call id to type of call, in their order), and the outputs
+        whose call is in neither (call id to type of output).
+    """
     waiting, seen, unexplained = dict(open_before), set(open_before), dict[str, str]()
     for item in items:
         if item["type"] in CALLS:
             seen.add(item.get("call_id", ""))
             if _waits(item):
                 waiting[item["call_id"]] = item["type"]
-        elif answered := _answers(item):
-            waiting.pop(answered, None)
-            if answered not in seen:
-                unexplained[answered] = item["type"]
+        elif name := answered(item):
+            waiting.pop(name, None)
+            if name not in seen:
+                unexplained[name] = item["type"]
     return waiting, unexplained
+
+
+def answered(item: Mapping[str, Any]) -> str | None:
+    """The call id that an output answers; None for other items, and for outputs that name their tool
+    instead of a call.
+    """
+    kind = item["type"]
+    if kind not in _OUTPUTS or (kind == "tool_search_output" and item.get("execution") == "server"):
+        return None
+    # The schema gives this one output no call_id: its id is the call's.
+    return item.get("call_id") or (item["id"] if kind == "local_shell_call_output" else None)
 
 
 def _waits(item: Mapping[str, Any]) -> bool:
@@ -85,17 +109,6 @@ def _waits(item: Mapping[str, Any]) -> bool:
         return item.get("execution") == "client"
     # A shell with a container is hosted; without an environment, or with a local one, it is the client's.
     return kind != "shell_call" or (item.get("environment") or {}).get("type", "local") == "local"
-
-
-def _answers(item: Mapping[str, Any]) -> str | None:
-    """The call id that an output answers; None for other items, and for outputs that name their tool
-    instead of a call.
-    """
-    kind = item["type"]
-    if kind not in _OUTPUTS or (kind == "tool_search_output" and item.get("execution") == "server"):
-        return None
-    # The schema gives this one output no call_id: its id is the call's.
-    return item.get("call_id") or (item["id"] if kind == "local_shell_call_output" else None)
 
 
 def _named(calls: Mapping[str, str], before_ids: str = "") -> str:

@@ -54,12 +54,15 @@ class InputItems:
     gated: Gated
 
 
-def normalise(value: str | Sequence[dict[str, Any]], response: UUID) -> InputItems:
+def normalise(value: str | Sequence[dict[str, Any]], response: UUID, *, param: str = "input") -> InputItems:
     """The items of a create's `input` (already validated) in the form in which they are kept.
 
     References stay in their place: see `references` and `resolve`. Whatever an item has beside its
     head is kept as it came. Normalising a result again changes nothing. That no id stands twice is
     checked where the whole context is known.
+
+    Args:
+        param: what the request calls them, for errors.
 
     Raises:
         InvalidRequest: a tool in an item brings a secret, or a value is nested too deeply (254 levels)
@@ -68,8 +71,8 @@ def normalise(value: str | Sequence[dict[str, Any]], response: UUID) -> InputIte
     if isinstance(value, str):
         return _seal([_message({"role": "user", "content": value}, ids.item_id("message", response, 0))])
     items = [_item(item, response, place) for place, item in enumerate(value)]
-    _refuse_secrets(items)
-    return _seal(items)
+    _refuse_secrets(items, param)
+    return _seal(items, param)
 
 
 def references(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -96,6 +99,40 @@ def resolve(value: InputItems, found: Mapping[str, dict[str, Any]]) -> InputItem
     return _seal([found[item["id"]] if item["type"] == _REFERENCE else item for item in value.items])
 
 
+def prepend(extra: Sequence[dict[str, Any]], value: InputItems, response: UUID) -> InputItems:
+    """The same input behind some items more, which are in the resource form but may lack their `id`.
+
+    An id that we minted tells the item's place, so it is minted anew for the new one; ids that somebody
+    brought stay.
+    """
+    if not extra:
+        return value
+    put = [
+        _with_id(item, response, place) if not item.get("id") else item for place, item in enumerate(extra)
+    ]
+    for place, item in enumerate(value.items):
+        is_minted = item["id"] == ids.item_id(item["type"], response, place)
+        put.append(_with_id(item, response, len(put)) if is_minted else item)
+    return _seal(put)
+
+
+def aliases(
+    items: Sequence[Mapping[str, Any]], turn: UUID, *, is_listed: bool
+) -> tuple[tuple[int, str], ...]:
+    """The places and ids of those items whose ids somebody brought.
+
+    Args:
+        is_listed: whether the items are found by ids within a list of their own, as in a conversation;
+            if not, an id of ours names the turn where the item was first, and that is enough.
+    """
+    return tuple(
+        (place, item["id"])
+        for place, item in enumerate(items)
+        if item["id"] != ids.item_id(item["type"], turn, place)
+        and (is_listed or not ids.parse_item_id(item["id"]))
+    )
+
+
 def join(items: Sequence[Mapping[str, Any]]) -> bytes:
     """The items as one blob."""
     return orjson.dumps(items)[1:-1]
@@ -104,6 +141,12 @@ def join(items: Sequence[Mapping[str, Any]]) -> bytes:
 def split(blob: bytes) -> list[dict[str, Any]]:
     """The items of one blob."""
     return orjson.loads(b"[%b]" % blob)
+
+
+def _with_id(item: dict[str, Any], response: UUID, place: int) -> dict[str, Any]:
+    """The item under the id that we mint for this place."""
+    head = {"id": ids.item_id(item["type"], response, place)}
+    return {**head, **item, **head}
 
 
 def _item(item: dict[str, Any], response: UUID, place: int) -> dict[str, Any]:
@@ -150,22 +193,22 @@ def _text_part(role: str, text: str) -> dict[str, Any]:
     return {"type": "input_text", "text": text}
 
 
-def _seal(items: list[dict[str, Any]]) -> InputItems:
+def _seal(items: list[dict[str, Any]], param: str = "input") -> InputItems:
     try:
         blob = join(items)
     except orjson.JSONEncodeError as error:
-        raise InvalidRequest(f"Invalid 'input': {error}.", code="invalid_value", param="input") from error
+        raise InvalidRequest(f"Invalid '{param}': {error}.", code="invalid_value", param=param) from error
     return InputItems(items, blob, gated_fields(items))
 
 
-def _refuse_secrets(items: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_secrets(items: Sequence[Mapping[str, Any]], param: str) -> None:
     """Items are stored and given back as they came, so a secret must not be in one (behaviour 42)."""
     for place, item in enumerate(items):
         if item["type"] not in {"additional_tools", "tool_search_output"}:
             continue
         for index, tool in enumerate(item["tools"]):
             if path := secret_in(tool):
-                name = f"input[{place}].tools[{index}].{path}"
+                name = f"{param}[{place}].tools[{index}].{path}"
                 raise InvalidRequest(
                     f"Unsupported parameter: '{name}'. Input items are stored, so they cannot carry secrets. "
                     "Send this tool in 'tools' instead.",

@@ -19,6 +19,8 @@ class Mode(IntFlag):
     """Its events are journalled, so that followers may resume."""
     EPHEMERAL = 4
     """`store` was false: the result can be polled for a while, is in no list and is nobody's parent."""
+    ITEMS = 8
+    """Not a response at all: items that were added to a conversation, or a note on its line."""
 
 
 PRIORITIES: Mapping[str | None, int] = {"priority": -1, "fast": -1, "flex": 1}
@@ -55,6 +57,8 @@ class Job:
     request: bytes
     """The create parameters, JSON; empty if the row could not be read, which fails the attempt."""
     input_blob: bytes
+    context_tokens: int
+    """Estimate of the history and the new input together."""
 
 
 class Verdict(Enum):

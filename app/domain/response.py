@@ -70,6 +70,12 @@ class Draft:
     def previous_response_id(self) -> str | None:
         return self.params.get("previous_response_id")
 
+    @property
+    def conversation(self) -> str | None:
+        """The id of the conversation, in either of the forms that a request may give it."""
+        named = self.params.get("conversation")
+        return named["id"] if isinstance(named, dict) else named
+
 
 def snapshot(
     draft: Draft,

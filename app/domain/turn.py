@@ -38,23 +38,38 @@ class Continuation:
     """Who made the output: ids of another upstream mean nothing to this one."""
     upstream_ids: Mapping[str, str] = field(default_factory=dict[str, str])
     """Our item id to the upstream's own: encrypted reasoning is bound to it."""
+    orphans: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Outputs in a conversation whose calls are not there: call id to item type."""
+
+
+_NOTHING = Continuation()
 
 
 @dataclass(frozen=True, slots=True)
 class Ancestry:
     """Everything before a new turn, read in one round trip."""
 
-    parent: UUID
+    parent: UUID | None
+    """The response that is continued; None where it is a conversation."""
     place: Place
-    """The parent's."""
+    """The last turn's; in a conversation without any, the one before the first."""
     status: Status
     turns: tuple[tuple[bytes, Continuation | None], ...]
-    """Each turn's items (JSON, joined by commas), oldest first, the parent last."""
+    """Each turn's items (JSON, joined by commas), oldest first, the parent last.
+
+    Where a budget was given, the oldest may have been left unread.
+    """
+    is_whole: bool = True
+    """Whether the oldest turn that was read is the first there is."""
+    tokens: int = 0
+    """Estimate of all items up to here, read or not."""
+    conversation: UUID | None = None
+    """The conversation whose line it stands in."""
 
     @property
-    def open_calls(self) -> Mapping[str, str]:
-        last = self.turns[-1][1]
-        return last.open_calls if last else {}
+    def continuation(self) -> Continuation:
+        """What the last turn left for the next one."""
+        return (self.turns[-1][1] if self.turns else None) or _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,12 @@ class Turn:
     body: bytes
     """The response object with `"output":[]`; see `with_output`."""
     continuation: Continuation | None = None
+    context_tokens: int = 0
+    """Estimate of all items from the root to the end of this turn."""
+    conversation: UUID | None = None
+    """The conversation that it belongs to, or was meant for."""
+    aliases: tuple[tuple[int, str], ...] = ()
+    """Places of items whose ids do not say where they are, and those ids."""
 
 
 def without_output(body: bytes) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from app.errors import InvalidRequest
 from app.providers.base import Provider
@@ -18,6 +19,8 @@ class Entry:
     """Names and patterns (`*`, `?`, `[…]`) of the upstream's own models."""
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names of ours for models of the upstream."""
+    context_window_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+    """From names and patterns of the upstream's own models to their limits; the first match counts."""
 
     def matches(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -26,6 +29,11 @@ class Entry:
         """What the upstream calls `model`, if it serves it; its alias goes before its patterns."""
         return self.aliases.get(model) or (model if self.matches(model) else None)
 
+    def window(self, served: str) -> int | None:
+        """The context window of one of the upstream's own models, in tokens."""
+        limits = self.context_window_tokens.items()
+        return next((tokens for pattern, tokens in limits if fnmatchcase(served, pattern)), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -33,6 +41,14 @@ class Route:
 
     provider: Provider
     model: str
+    context_window_tokens: int | None = None
+    """How much the model takes, output included; None if nobody has said, and then nothing is checked."""
+
+    def refuse(self, params: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+        """As `Provider.refuse`, but `truncation` is our own business where the window is known."""
+        if self.context_window_tokens is not None:
+            params = {name: value for name, value in params.items() if name != "truncation"}
+        self.provider.refuse(params, items)
 
 
 class Registry:
@@ -49,7 +65,7 @@ class Registry:
         """
         for entry in self._entries:
             if (served := entry.served(model)) is not None:
-                return Route(entry.provider, served)
+                return Route(entry.provider, served, entry.window(served))
         raise InvalidRequest(
             f"The requested model '{model}' does not exist.", code="model_not_found", param="model"
         )

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.calls import CALLS, check, check_known, open_after
+from app.domain.calls import CALLS, check, check_known, open_after, pair, refuse_unknown
 from app.errors import InvalidRequest
 
 
@@ -136,3 +136,21 @@ def test_a_local_shell_output_may_name_its_call_by_its_own_id() -> None:
 
 def test_a_call_may_be_answered_by_an_output_of_another_type() -> None:
     assert check({"call_1": "local_shell_call"}, [output("call_1")]) == {}
+
+
+def test_pairing_judges_nothing() -> None:
+    before = {"b": "custom_tool_call", "a": "function_call"}
+    items = [output("x", "shell_call_output"), output("b"), call("c"), MESSAGE]
+    assert pair(before, items) == (
+        {"a": "function_call", "c": "function_call"},
+        {"x": "shell_call_output"},
+    )
+    assert before == {"b": "custom_tool_call", "a": "function_call"}
+
+
+def test_unknown_outputs_are_refused_and_none_are_not() -> None:
+    refuse_unknown({})
+    with pytest.raises(InvalidRequest) as caught:
+        refuse_unknown({"call_x": "shell_call_output", "call_y": "function_call_output"})
+    assert caught.value.message == ("No tool call found for shell call output with call_id call_x, call_y.")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, None, "input")

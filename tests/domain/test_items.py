@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app import ids
 from app.domain.gates import Gated
-from app.domain.items import InputItems, join, normalise, references, resolve, split
+from app.domain.items import InputItems, join, normalise, prepend, references, resolve, split
 from app.errors import InvalidRequest, NotFound
 
 RESPONSE = ids.new_uuid()
@@ -182,6 +182,40 @@ def test_a_reference_to_nothing_is_named() -> None:
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, None, "input")
 
 
+def test_items_put_before_an_input_take_its_places() -> None:
+    value = normalise([{"role": "user", "content": "x"}, {**ITEM, "id": "fc_mine"}, ITEM], RESPONSE)
+    extra = [{"type": "function_call_output", "status": "incomplete", "call_id": "c", "output": ""}] * 2
+    got = prepend(extra, value, RESPONSE)
+    assert [item["id"] for item in got.items] == [
+        f"fco_{RESPONSE.hex}0000",
+        f"fco_{RESPONSE.hex}0001",
+        f"msg_{RESPONSE.hex}0002",
+        "fc_mine",
+        f"fc_{RESPONSE.hex}0004",
+    ]
+    assert list(got.items[0]) == ["id", "type", "status", "call_id", "output"]
+    assert value.items[0]["id"] == f"msg_{RESPONSE.hex}0000", "the old input was changed"
+
+
+def test_an_id_of_the_items_put_before_is_kept() -> None:
+    extra = {"id": "call_1", "type": "local_shell_call_output", "status": "incomplete", "output": ""}
+    assert prepend([extra], normalise("x", RESPONSE), RESPONSE).items[0] == extra
+
+
+def test_an_id_that_somebody_brought_stays_even_where_it_looks_like_ours() -> None:
+    other = ids.new_uuid()
+    brought = [
+        {**ITEM, "id": name} for name in (f"fc_{other.hex}0000", f"fc_{RESPONSE.hex}0000", f"fc_{'0' * 36}")
+    ]
+    got = prepend([ITEM], normalise(brought, RESPONSE), RESPONSE)
+    assert [item["id"] for item in got.items[1:]] == [item["id"] for item in brought]
+
+
+def test_nothing_put_before_changes_nothing() -> None:
+    value = normalise("x", RESPONSE)
+    assert prepend([], value, RESPONSE) is value
+
+
 # A short alphabet of troublemakers: no table of all of Unicode has to be built for it.
 TEXT = st.text('ab"\\\u00e9\u2028\U0001f600', max_size=8)
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
@@ -223,3 +257,14 @@ def test_nothing_that_was_sent_is_changed_or_mutated(value: list[dict[str, Any]]
     got = normalise(value, RESPONSE)
     assert orjson.dumps(value) == before
     assert all({**kept, **sent} == kept for kept, sent in zip(got.items, value, strict=True))
+
+
+@given(st.lists(OTHERS, max_size=3), st.lists(MESSAGES | OTHERS, max_size=4))
+def test_items_put_before_are_as_if_they_had_been_sent_so(
+    extra: list[dict[str, Any]], value: list[dict[str, Any]]
+) -> None:
+    put = [
+        {name: field for name, field in item.items() if name != "id"}
+        for item in normalise(extra, RESPONSE).items
+    ]
+    assert prepend(put, normalise(value, RESPONSE), RESPONSE) == normalise(extra + value, RESPONSE)

@@ -69,5 +69,6 @@ def test_a_service_tier_is_a_place_in_the_queue(tier: str | None, priority: int)
 
 def test_modes_are_kept_as_they_are_stored() -> None:
     """Numbers that stand in rows: to change one would change what those mean."""
-    assert {mode.name: int(mode) for mode in Mode} == {"BACKGROUND": 1, "STREAMED": 2, "EPHEMERAL": 4}
+    stored = {"BACKGROUND": 1, "STREAMED": 2, "EPHEMERAL": 4, "ITEMS": 8}
+    assert {mode.name: int(mode) for mode in Mode} == stored
     assert Mode.FOREGROUND == 0

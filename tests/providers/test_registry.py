@@ -9,6 +9,9 @@ from app.domain.context import Context
 from app.errors import InvalidRequest
 from app.providers.base import Delta, Finished, Started
 from app.providers.registry import Entry, Registry
+from app.providers.upstream import open_session
+from app.resources import _entry
+from app.settings import Upstream
 
 
 class Named:
@@ -81,6 +84,42 @@ def test_an_unknown_model_is_refused_in_openais_words(asked: str) -> None:
         "param": "model",
         "code": "model_not_found",
     }
+
+
+LIMITS = {"gpt-6*": 400_000, "gpt-6-mini": 1, "gpt-[45]*": 128_000}
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ("gpt-6", 400_000),
+        ("gpt-6-mini", 400_000),
+        ("gpt-5.4", 128_000),
+        ("GPT-5.4", None),
+        ("llama3.2", None),
+        ("smart", 400_000),
+        ("gpt-4-of-ours", None),
+    ],
+)
+def test_a_context_window_is_that_of_the_upstream_s_own_name_by_the_first_pattern(
+    asked: str, tokens: int | None
+) -> None:
+    aliases = {"smart": "gpt-6", "gpt-4-of-ours": "llama3.2"}
+    registry = Registry([Entry(LOCAL, ("*",), aliases, LIMITS)])
+    assert registry.resolve(asked).context_window_tokens == tokens
+
+
+def test_a_context_window_counts_for_its_own_upstream_alone() -> None:
+    registry = Registry([Entry(OPENAI, models=("gpt-*",)), Entry(LOCAL, ("*",), {}, {"*": 8_192})])
+    assert registry.resolve("gpt-6").context_window_tokens is None
+    assert registry.resolve("llama3.2").context_window_tokens == 8_192
+
+
+async def test_a_configured_context_window_reaches_the_route() -> None:
+    values = {"name": "demo", "protocol": "offline", "context_window_tokens": 8_192}
+    async with open_session() as session:
+        registry = Registry([_entry(Upstream.model_validate(values), session)])
+    assert registry.resolve("anything").context_window_tokens == 8_192
 
 
 async def test_each_name_is_listed_once_with_the_provider_that_serves_it() -> None:
