@@ -11,6 +11,9 @@ import time
 import uuid
 
 RESPONSE = "resp_"
+CONVERSATION = "conv_"
+
+_DIGITS = 32
 
 # The prefix of each item type's id (reference/Responses API "ids"); `msg_` is for messages.
 ITEM_PREFIXES = {
@@ -81,6 +84,15 @@ def parse_response_id(text: str) -> uuid.UUID | None:
     return _uuid(text[len(RESPONSE) :]) if text.startswith(RESPONSE) else None
 
 
+def conversation_id(value: uuid.UUID) -> str:
+    return CONVERSATION + value.hex
+
+
+def parse_conversation_id(text: str) -> uuid.UUID | None:
+    """The UUID in a well-formed conversation id, or None: such a conversation cannot exist."""
+    return _uuid(text[len(CONVERSATION) :]) if text.startswith(CONVERSATION) else None
+
+
 def item_id(kind: str, response: uuid.UUID, place: int) -> str:
     """The id of the item at `place` (input and output counted together) in a response."""
     return f"{ITEM_PREFIXES.get(kind, 'item_')}{response.hex}{place:04x}"
@@ -104,7 +116,7 @@ def call_id() -> str:
 
 def _uuid(text: str) -> uuid.UUID | None:
     """The UUID whose canonical hex this is: no second spelling may name the same row."""
-    value = _integer(text)
+    value = _integer(text) if len(text) == _DIGITS else None
     return uuid.UUID(int=value) if value is not None and f"{value:032x}" == text else None
 
 

@@ -89,6 +89,7 @@ HEX = "01a1fd4cb33c7438b390a6442eccd296"
         f"resp_{HEX.upper()}",
         f"RESP_{HEX}",
         f"resp_{HEX}0",
+        f"resp_{'f' * 33}",
         f"resp_{HEX[:-1]}",
         f"resp_{uuid.UUID(HEX)}",
         f"resp_{{{HEX}}}",

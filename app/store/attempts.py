@@ -1,4 +1,4 @@
-"""Attempts as they are read: who tried a response, when, and how it ended."""
+"""Attempts: who tried a response, when, and how it ended."""
 
 from typing import Any
 from uuid import UUID
@@ -6,8 +6,9 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
-from app.store.codec import CODEC, decompress
-from app.store.db import ReadTx
+from app.domain.jobs import Claim
+from app.store.codec import CODEC, compress, decompress
+from app.store.db import ReadTx, Tx
 from app.store.statements import Statement
 from app.store.tables import response_attempts as a
 
@@ -15,6 +16,21 @@ _of = Statement(
     sa.select(a)
     .where(a.c.tenant_id == sa.bindparam("tenant_id"), a.c.response_id == sa.bindparam("id"))
     .order_by(a.c.attempt)
+)
+
+_end = Statement(
+    sa.update(a)
+    .where(
+        a.c.tenant_id == sa.bindparam("tenant_id"),
+        a.c.response_id == sa.bindparam("id"),
+        a.c.attempt == sa.bindparam("attempt"),
+    )
+    .values(
+        ended_at=sa.func.coalesce(a.c.ended_at, sa.func.now()),
+        reason=sa.func.coalesce(a.c.reason, sa.bindparam("reason", type_=sa.Text)),
+        upstream_id=sa.func.coalesce(sa.bindparam("upstream_id", type_=sa.Text), a.c.upstream_id),
+        detail=sa.func.coalesce(sa.bindparam("detail", type_=sa.LargeBinary), a.c.detail),
+    )
 )
 
 
@@ -34,6 +50,20 @@ async def list_of(tx: ReadTx, response_id: UUID) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+async def end(
+    tx: Tx, claim: Claim, reason: str, *, upstream_id: str | None = None, detail: bytes | None = None
+) -> None:
+    """Note how an attempt ended. The first word stands; what is learned later is added to it."""
+    await tx.fetch(
+        _end,
+        id=claim.response_id,
+        attempt=claim.attempt,
+        reason=reason,
+        upstream_id=upstream_id,
+        detail=compress(detail) if detail else None,
+    )
 
 
 def _detail(packed: bytes | None) -> dict[str, Any]:

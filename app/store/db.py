@@ -156,6 +156,13 @@ class Database:
                 yield ReadTx(connection, caller.tenant_id)
 
     @asynccontextmanager
+    async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
+        """For one statement that writes, and is a transaction by itself."""
+        with _unavailable():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield Tx(connection, caller.tenant_id)
+
+    @asynccontextmanager
     async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
         with _unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():

@@ -5,6 +5,7 @@ attempt that won it. Who comes too late changes nothing and is told so.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,20 +19,18 @@ from app import ids
 from app.domain.gates import Gated
 from app.domain.items import InputItems
 from app.domain.jobs import Claim, Expired, Job, Mode
-from app.domain.response import Draft, Status, snapshot
+from app.domain.response import CHAINABLE, Draft, Status, snapshot
 from app.domain.turn import Turn
-from app.store import lineage
+from app.store import conversation_locks as locks
+from app.store import items, lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
-from app.store.statements import CANCELLED, IN_PROGRESS, QUEUED, Statement, storable
+from app.store.statements import CANCELLED, IN_PROGRESS, ITEMS, QUEUED, Statement, storable
+from app.store.tables import conversations as c
 from app.store.tables import response_attempts as a
-from app.store.tables import response_events as e
 from app.store.tables import responses as t
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-FORGOTTEN_AT_ONCE = 1000
-"""Expired results that one round removes. What is left waits for the next."""
 
 _p = sa.bindparam
 _this = sa.and_(t.c.tenant_id == _p("tenant_id"), t.c.id == _p("id"))
@@ -42,7 +41,7 @@ _later = sa.func.now() + _p("ttl", type_=sa.Interval)
 _TURN = (
     "tenant_id", "id", "chain_id", "previous_id", "seq", "fork_chains", "fork_seqs", "input_count",
     "output_count", "input_bytes", "status", "codec", "input_gated", "output_gated", "model",
-    "continuation", "body", "items",
+    "continuation", "body", "items", "conversation_id", "context_tokens",
 )  # fmt: skip
 
 _insert = Statement(
@@ -52,6 +51,54 @@ _insert = Statement(
     .on_conflict_do_nothing()
     .returning(t.c.id)
 )
+_insert_items = Statement(
+    pg.insert(t).values({name: _p(name) for name in _TURN}).values(finished_at=sa.func.now(), mode=Mode.ITEMS)
+)
+
+
+def _append_locked() -> Statement:
+    """Append to a conversation and give its lock back, if it is still ours and nothing came between."""
+    appended = (
+        sa.update(c)
+        .where(
+            locks.IS_OURS,
+            c.c.id == _p("conversation_id"),
+            c.c.deleted_at.is_(None),
+            c.c.next_seq == _p("seq"),
+        )
+        .values(next_seq=c.c.next_seq + 1, **locks.FREE)
+        .returning(c.c.id)
+        .cte("appended")
+    )
+    values = [_p(name, type_=t.c[name].type) for name in _TURN]
+    row = sa.select(*values, sa.func.now()).select_from(appended)
+    return Statement(
+        pg.insert(t).from_select([*_TURN, "finished_at"], row).on_conflict_do_nothing().returning(t.c.id)
+    )
+
+
+_append = _append_locked()
+
+
+def _attach_locked() -> Statement:
+    """Move a response from its own line to the end of its conversation, and give the lock back."""
+    appended = (
+        sa.update(c)
+        .where(locks.IS_OURS, c.c.id == _p("conversation_id"), c.c.deleted_at.is_(None))
+        .values(next_seq=c.c.next_seq + 1, **locks.FREE)
+        .returning(c.c.id, (c.c.next_seq - 1).label("seq"), c.c.fork_chains, c.c.fork_seqs)
+        .cte("appended")
+    )
+    place = {
+        "chain_id": appended.c.id,
+        "seq": appended.c.seq,
+        "fork_chains": appended.c.fork_chains,
+        "fork_seqs": appended.c.fork_seqs,
+    }
+    return Statement(sa.update(t).where(_this).values(place))
+
+
+_attach = _attach_locked()
 _enqueue = Statement(
     pg.insert(t)
     .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request")})
@@ -90,6 +137,7 @@ def _claim_next() -> Statement:
         .returning(
             t.c.tenant_id, t.c.id, t.c.attempt, t.c.mode, t.c.event_count, t.c.previous_id, t.c.chain_id,
             t.c.seq, t.c.fork_chains, t.c.fork_seqs, t.c.codec, t.c.request, t.c["items"],
+            t.c.context_tokens,
         )
         .cte("claimed")
     )  # fmt: skip
@@ -106,53 +154,17 @@ def _claim_next() -> Statement:
 
 _claim = _claim_next()
 
-_held = (
-    sa.func.unnest(
-        _p("tenants", type_=pg.ARRAY(sa.BigInteger)),
-        _p("ids", type_=pg.ARRAY(pg.UUID)),
-        _p("attempts", type_=pg.ARRAY(sa.SmallInteger)),
-    )
-    .table_valued(
-        sa.column("tenant_id", sa.BigInteger), sa.column("id", pg.UUID), sa.column("attempt", sa.SmallInteger)
-    )
-    .render_derived("held")
-)
-_ours = (
-    sa.select(t.c.tenant_id, t.c.id)
-    .join_from(
-        t,
-        _held,
-        sa.and_(
-            t.c.tenant_id == _held.c.tenant_id,
-            t.c.id == _held.c.id,
-            t.c.attempt == _held.c.attempt,
-            t.c.status == IN_PROGRESS,
-        ),
-    )
-    # Locked in the order in which the journal locks them, or each would wait for the other.
-    .order_by(t.c.tenant_id, t.c.id)
-    .with_for_update(key_share=True, of=t)
-    .cte("ours")
-)
-_renew = Statement(
-    sa.update(t)
-    .where(t.c.tenant_id == _ours.c.tenant_id, t.c.id == _ours.c.id)
-    # Of two renewals under way at once, the older may come last.
-    .values(lease_until=sa.func.greatest(t.c.lease_until, _soon))
-    .returning(t.c.tenant_id, t.c.id, t.c.attempt)
-)
-
 _ENDED: dict[str, Any] = {"finished_at": sa.func.now(), "lease_until": None, "request": None}
 _expiry = sa.case((t.c.mode.op("&")(sa.literal_column(str(int(Mode.EPHEMERAL)))) > 0, _later), else_=None)
 _FINISH = (
     "status", "codec", "model", "body", "items", "output_count", "output_gated", "continuation",
-    "event_count", "stream_shape",
+    "event_count", "stream_shape", "context_tokens",
 )  # fmt: skip
 _finish = Statement(
     sa.update(t)
     .where(_claimed)
     .values(**{name: _p(name) for name in _FINISH}, expires_at=_expiry, **_ENDED)
-    .returning(t.c.id)
+    .returning(t.c.id, t.c.conversation_id)
 )
 _is_cancelled = _p("status", type_=sa.SmallInteger) == CANCELLED
 _end = Statement(
@@ -170,34 +182,17 @@ _requeue = Statement(
     .returning(t.c.id)
 )
 _put_off = Statement(sa.update(t).where(_claimed).values(lease_until=_soon))
-_waiting = Statement(
-    sa.select(sa.func.count().label("count")).select_from(
-        sa.select(sa.literal(1))
-        .where(t.c.status == QUEUED, t.c.queued_at <= sa.func.now() - _p("wait", type_=sa.Interval))
-        .limit(_p("limit"))
-        .subquery()
-    )
-)
-_end_attempt = Statement(
-    sa.update(a)
-    .where(
-        a.c.tenant_id == _p("tenant_id"),
-        a.c.response_id == _p("id"),
-        a.c.attempt == _p("attempt"),
-    )
-    .values(
-        ended_at=sa.func.coalesce(a.c.ended_at, sa.func.now()),
-        reason=sa.func.coalesce(a.c.reason, _p("reason", type_=sa.Text)),
-        upstream_id=sa.func.coalesce(_p("upstream_id", type_=sa.Text), a.c.upstream_id),
-        detail=sa.func.coalesce(_p("detail", type_=sa.LargeBinary), a.c.detail),
-    )
-)
-
 _locked = (
     t.c.tenant_id, t.c.id, t.c.status, t.c.attempt, t.c.mode, t.c.event_count, t.c.codec, t.c.body,
-    t.c["items"], t.c.request, (t.c.lease_until < sa.func.now()).label("is_lease_over"),
+    t.c["items"], t.c.request, t.c.conversation_id, (t.c.lease_until < sa.func.now()).label("is_lease_over"),
 )  # fmt: skip
-_lock = Statement(sa.select(*_locked).where(_this, t.c.deleted_at.is_(None)).with_for_update())
+_lock = Statement(
+    sa.select(*_locked).where(_this, t.c.deleted_at.is_(None), t.c.mode < ITEMS).with_for_update()
+)
+_is_alive = Statement(
+    sa.select(c.c.id).where(c.c.tenant_id == _p("tenant_id"), c.c.id == _p("id"), c.c.deleted_at.is_(None))
+)
+_is_stored = Statement(sa.select(t.c.id).where(_this))
 _lock_expired = Statement(
     sa.select(*_locked)
     .where(t.c.status == IN_PROGRESS, t.c.lease_until < sa.func.now())
@@ -207,40 +202,6 @@ _lock_expired = Statement(
 )
 
 
-def _forget() -> Statement:
-    """Remove expired results with their attempts and events; by ix_responses__expiry.
-
-    By their places, and not so many at once: the planner, who does not see how few they are in the end,
-    would rather read all attempts and all events than look for theirs.
-    """
-    ctid = sa.literal_column("responses.ctid")
-    expired = (
-        sa.select(ctid)
-        .select_from(t)
-        .where(t.c.expires_at < sa.func.now())
-        .order_by(t.c.expires_at)
-        .limit(sa.literal_column(str(FORGOTTEN_AT_ONCE)))
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    gone = (
-        sa.delete(t)
-        .where(ctid == sa.func.any(sa.func.array(expired)))
-        .returning(t.c.tenant_id, t.c.id)
-        .cte("gone")
-    )
-    theirs = [
-        sa.delete(each)
-        .where(each.c.tenant_id == gone.c.tenant_id, each.c.response_id == gone.c.id)
-        .cte(f"gone_{each.name}")
-        for each in (a, e)
-    ]
-    return Statement(sa.select(gone.c.id).add_cte(*theirs))
-
-
-_forget_ephemeral = _forget()
-
-
 async def append(tx: Tx, turn: Turn) -> None:
     """Store a finished turn at its place, or on a line of its own if another child was first there.
 
@@ -248,6 +209,34 @@ async def append(tx: Tx, turn: Turn) -> None:
     needs whose connection broke before it learned the outcome of the commit.
     """
     await _put(tx, _insert, turn, {})
+
+
+async def append_locked(tx: Tx, turn: Turn) -> bool:
+    """End the conversation's lock with its response: append what may be continued, at the place that was
+    read with the lock; put what has failed beside the line, and so too what outlived its conversation.
+
+    Returns:
+        False if the lock was lost to others, who may have appended: then nothing is stored. Repeating it is
+        harmless, as for `append`.
+    """
+    values = _values(turn) | {"holder": turn.id}
+    if turn.status in CHAINABLE and await tx.fetch_one(_append, **values):
+        await _name(tx, turn)
+        return True
+    if await tx.fetch_one(_is_stored, id=turn.id):
+        return True
+    if turn.status in CHAINABLE and await tx.fetch_one(_is_alive, id=turn.conversation):
+        return False
+    await _put(tx, _insert, replace(turn, place=turn.place.elsewhere(turn.id)), {})
+    if turn.conversation:
+        await locks.release(tx, turn.conversation, turn.id)
+    return True
+
+
+async def append_items(tx: Tx, turn: Turn) -> None:
+    """Store a turn that is not a response, at its place: nobody else may be appending."""
+    await tx.fetch(_insert_items, **_values(turn))
+    await _name(tx, turn)
 
 
 async def enqueue(
@@ -290,25 +279,17 @@ async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job |
         place=lineage.place(row),
         request=request,
         input_blob=input_blob,
+        context_tokens=row["context_tokens"],
     )
-
-
-async def renew(tx: SystemTx, claims: Sequence[Claim], *, lease_seconds: float) -> set[Claim]:
-    """Prolong the leases; the claims among them that still stand. The rest was lost."""
-    rows = await tx.fetch(
-        _renew,
-        tenants=[claim.tenant_id for claim in claims],
-        ids=[claim.response_id for claim in claims],
-        attempts=[claim.attempt for claim in claims],
-        lease=timedelta(seconds=lease_seconds),
-    )
-    return {Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"]) for row in rows}
 
 
 async def finish(
     tx: Tx, claim: Claim, turn: Turn, *, event_count: int, shape: bytes | None, ttl_seconds: float
 ) -> bool:
-    """End a claimed response, unless it was cancelled or taken from us meanwhile."""
+    """End a claimed response, unless it was cancelled or taken from us meanwhile.
+
+    If it holds a conversation's lock, it is appended there, or has failed; the lock ends with it.
+    """
     row = await tx.fetch_one(
         _finish,
         id=claim.response_id,
@@ -318,6 +299,16 @@ async def finish(
         stream_shape=compress(shape) if shape else None,
         **_columns(turn),
     )
+    if row and row["conversation_id"]:
+        if turn.status in CHAINABLE:
+            await tx.fetch(
+                _attach,
+                id=claim.response_id,
+                holder=claim.response_id,
+                conversation_id=row["conversation_id"],
+            )
+        else:
+            await locks.release(tx, row["conversation_id"], claim.response_id)
     return row is not None
 
 
@@ -330,17 +321,6 @@ async def requeue(tx: Tx, claim: Claim, *, event_count: int) -> bool:
 async def put_off(tx: Tx, claim: Claim, *, seconds: float) -> None:
     """Keep a claimed response from the reaper for a while."""
     await tx.fetch(_put_off, id=claim.response_id, attempt=claim.attempt, lease=timedelta(seconds=seconds))
-
-
-async def forget_ephemeral(tx: SystemTx) -> None:
-    """Remove results that were only kept for polling. Nobody was ever chained on them."""
-    await tx.fetch(_forget_ephemeral)
-
-
-async def count_waiting(tx: SystemTx, *, older_than_seconds: float, limit: int) -> int:
-    """How many responses have been queued for that long; counted no further than `limit`."""
-    row = await tx.fetch_one(_waiting, wait=timedelta(seconds=older_than_seconds), limit=limit)
-    return row["count"] if row else 0
 
 
 async def lock(tx: Tx, response_id: UUID) -> Row | None:
@@ -375,6 +355,8 @@ async def end(
         event_count=event_count,
         ttl=timedelta(seconds=ttl_seconds),
     )
+    if row["conversation_id"]:
+        await locks.release(tx, row["conversation_id"], row["id"])
 
 
 def _ended_body(row: Row, status: Status, error: dict[str, str] | None) -> bytes:
@@ -386,25 +368,27 @@ def _ended_body(row: Row, status: Status, error: dict[str, str] | None) -> bytes
     return orjson.dumps(snapshot(draft, status=status, error=error))
 
 
-async def end_attempt(
-    tx: Tx, claim: Claim, reason: str, *, upstream_id: str | None = None, detail: bytes | None = None
-) -> None:
-    """Note how an attempt ended. The first word stands; what is learned later is added to it."""
-    await tx.fetch(
-        _end_attempt,
-        id=claim.response_id,
-        attempt=claim.attempt,
-        reason=reason,
-        upstream_id=upstream_id,
-        detail=compress(detail) if detail else None,
-    )
-
-
 async def _put(tx: Tx, statement: Statement, turn: Turn, more: dict[str, Any]) -> None:
-    values = {"id": turn.id, "previous_id": turn.parent, **_columns(turn), **more}
-    row = await tx.fetch_one(statement, **values, **lineage.encode(turn.place))
+    values = _values(turn) | more
+    row = await tx.fetch_one(statement, **values)
     if row is None and turn.parent:
-        await tx.fetch(statement, **values, **lineage.encode(turn.place.elsewhere(turn.id)))
+        await tx.fetch(statement, **values | lineage.encode(turn.place.elsewhere(turn.id)))
+    await _name(tx, turn)
+
+
+async def _name(tx: Tx, turn: Turn) -> None:
+    if turn.aliases:
+        await items.name(tx, turn.id, turn.aliases, is_listed=turn.conversation is not None)
+
+
+def _values(turn: Turn) -> dict[str, Any]:
+    return {
+        "id": turn.id,
+        "previous_id": turn.parent,
+        "conversation_id": turn.conversation,
+        **_columns(turn),
+        **lineage.encode(turn.place),
+    }
 
 
 def _columns(turn: Turn) -> dict[str, Any]:
@@ -419,6 +403,7 @@ def _columns(turn: Turn) -> dict[str, Any]:
         "input_gated": turn.input_gated,
         "output_gated": turn.output_gated,
         "continuation": lineage.encode_continuation(turn.continuation),
+        "context_tokens": turn.context_tokens,
         "body": compress(turn.body),
         "items": compress(b",".join(blob for blob in both if blob)),
     }

@@ -12,12 +12,12 @@ from app.domain.response import Status
 from app.domain.turn import with_output
 from app.store.codec import decompress
 from app.store.db import ReadTx, Row, Tx
-from app.store.statements import EPHEMERAL, Statement, storable
+from app.store.statements import EPHEMERAL, ITEMS, Statement, storable
 from app.store.tables import responses as t
 
 _p = sa.bindparam
 _mine = t.c.tenant_id == _p("tenant_id")
-_alive = t.c.deleted_at.is_(None)
+_alive = sa.and_(t.c.deleted_at.is_(None), t.c.mode < ITEMS)
 
 _columns = (
     t.c.id,

@@ -21,8 +21,10 @@ QUEUED, IN_PROGRESS, CANCELLED = (
     for status in (Status.QUEUED, Status.IN_PROGRESS, Status.CANCELLED)
 )
 
-# The highest bit of `mode`: a comparison is what the planner has statistics for.
+# The highest bits of `mode`, so that comparisons will do: those the planner has statistics for.
+# Below EPHEMERAL are stored responses, below ITEMS all responses.
 EPHEMERAL = sa.literal_column(str(int(Mode.EPHEMERAL)), sa.SmallInteger)
+ITEMS = sa.literal_column(str(int(Mode.ITEMS)), sa.SmallInteger)
 
 
 class Statement:

@@ -2,7 +2,8 @@
 
 A turn (a response with its new input items and its output items) is one row. Turns that follow each
 other form a line (`chain_id`, `seq`); a second child of the same parent starts a line of its own and
-remembers the lines it came from. Why, and what the alternatives cost: docs/decisions/0005.
+remembers the lines it came from. A conversation is a line too, named by its own id. Why, and what the
+alternatives cost: docs/decisions/0005 and 0015.
 """
 
 import sqlalchemy as sa
@@ -40,7 +41,7 @@ responses = sa.Table(
     metadata,
     sa.Column("tenant_id", sa.BigInteger, nullable=False),
     sa.Column("id", pg.UUID, nullable=False),
-    sa.Column("chain_id", pg.UUID, nullable=False, comment="The line: the id of its first turn"),
+    sa.Column("chain_id", pg.UUID, nullable=False, comment="The line: its first turn's or conversation's id"),
     sa.Column("previous_id", pg.UUID, comment="The response this one was chained on"),
     sa.Column("finished_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("deleted_at", sa.TIMESTAMP(timezone=True)),
@@ -71,6 +72,14 @@ responses = sa.Table(
     sa.Column("queued_at", sa.TIMESTAMP(timezone=True)),
     sa.Column("request", sa.LargeBinary),
     sa.Column("stream_shape", sa.LargeBinary),
+    sa.Column("conversation_id", pg.UUID, comment="The conversation it was made in, or meant for"),
+    sa.Column(
+        "context_tokens",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="Estimate of all items from the root to the end of this turn",
+    ),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.CheckConstraint("status between 0 and 5", name="status"),
     sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name="finished"),
@@ -88,6 +97,58 @@ responses = sa.Table(
     sa.Index("uq_responses__line", "tenant_id", "chain_id", "seq", unique=True),
     # A row stays in its page: TOAST is where large rows lose their time (docs/decisions/0005).
     postgresql_with={"toast_tuple_target": "8160"},
+)
+
+# Its items are turns of its line. The row is rewritten with each turn, so it has no large column, and
+# what changes then is in no index: such an update stays in its page.
+conversations = sa.Table(
+    "conversations",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("running_id", pg.UUID, comment="The response that may append; others are refused"),
+    sa.Column("lease_until", sa.TIMESTAMP(timezone=True), comment="Infinity: until that response ends"),
+    sa.Column("deleted_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("next_seq", sa.Integer, nullable=False, comment="The place that the next turn will have"),
+    sa.Column("fork_chains", pg.ARRAY(pg.UUID)),
+    sa.Column("fork_seqs", pg.ARRAY(sa.Integer)),
+    sa.Column("metadata", pg.JSONB, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.CheckConstraint("(running_id is null) = (lease_until is null)", name="lease"),
+    sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="fork"),
+    # Serves the filter of the list.
+    sa.Index(
+        "ix_conversations__metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+    ),
+    postgresql_with={"fillfactor": "80"},
+)
+
+# An item taken out of a conversation stays in its turn: whoever was given it then was given it.
+removed_items = sa.Table(
+    "removed_items",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("conversation_id", pg.UUID, nullable=False),
+    sa.Column("turn_id", pg.UUID, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False, comment="Which item of the turn"),
+    sa.Column("since_seq", sa.Integer, nullable=False, comment="Turns from here on do not see it"),
+    # Each turn that is read asks for its own, however many lines there are; a fork asks for a line's.
+    sa.PrimaryKeyConstraint("tenant_id", "turn_id", "conversation_id", "place"),
+    sa.Index("ix_removed_items__conversation", "tenant_id", "conversation_id"),
+)
+
+# Ids that clients brought. Our own name their turn and place themselves.
+item_aliases = sa.Table(
+    "item_aliases",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("turn_id", pg.UUID, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "item_id", "turn_id"),
 )
 
 response_attempts = sa.Table(

@@ -9,7 +9,7 @@ from app.domain.jobs import Claim
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
-from app.store import events, lifecycle
+from app.store import events, leases, lifecycle
 from app.store.db import Database
 from app.store.events import Batch
 from tests.background import TTL_SECONDS, empty_queue, execute, listening
@@ -160,7 +160,7 @@ async def test_renewals_and_batches_of_the_same_runs_never_wait_for_each_other_f
 
     async def renew(number: int) -> None:
         async with db.begin_system() as tx:
-            kept = await lifecycle.renew(tx, claims[:: -1 if number % 2 else 1], lease_seconds=30)
+            kept = await leases.renew(tx, claims[:: -1 if number % 2 else 1], lease_seconds=30)
         assert kept == set(claims)
 
     for start in range(0, 40, 4):

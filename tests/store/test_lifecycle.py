@@ -15,7 +15,7 @@ from app.domain.jobs import Claim, Job, Mode
 from app.domain.response import TERMINAL, TRANSITIONS, Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
-from app.store import events, items, lifecycle, lineage, responses
+from app.store import attempts, events, items, leases, lifecycle, lineage, responses, upkeep
 from app.store.db import Database
 from tests.background import TTL_SECONDS, empty_queue, execute, expire, tries
 from tests.store.test_plans import PLANT, kinds, scans, walk
@@ -103,7 +103,7 @@ async def requeue(db: Database, claim: Claim) -> bool:
 
 async def renew(db: Database, *claims: Claim, **lease: float) -> set[Claim]:
     async with db.begin_system() as tx:
-        return await lifecycle.renew(tx, claims, **{**LEASE, **lease})
+        return await leases.renew(tx, claims, **{**LEASE, **lease})
 
 
 async def row_of(database_url: str, turn: Turn) -> Any:
@@ -138,6 +138,7 @@ class TestQueue:
             place=turn.place,
             request=orjson.dumps({"model": turn.model, "service_tier": "flex"}),
             input_blob=turn.input_blob,
+            context_tokens=turn.context_tokens,
         )
 
     async def test_a_claim_is_a_lease_and_an_attempt(
@@ -391,11 +392,11 @@ class TestEnding:
         turn, claim = await claimed(db, caller)
         detail = orjson.dumps({"usage": {"input_tokens": 1}, "output": [{"a": 1}]})
         async with db.begin(caller) as tx:
-            await lifecycle.end_attempt(tx, claim, "cancelled")
+            await attempts.end(tx, claim, "cancelled")
         [first] = await tries(db, caller, turn.id)
         async with db.begin(caller) as tx:
-            await lifecycle.end_attempt(tx, claim, "lease_lost", upstream_id="up_1", detail=detail)
-            await lifecycle.end_attempt(tx, claim, "lease_lost")
+            await attempts.end(tx, claim, "lease_lost", upstream_id="up_1", detail=detail)
+            await attempts.end(tx, claim, "lease_lost")
         [attempt] = await tries(db, caller, turn.id)
         assert (attempt["reason"], attempt["ended_at"]) == ("cancelled", first["ended_at"])
         assert (attempt["upstream_id"], attempt["usage"]) == ("up_1", {"input_tokens": 1})
@@ -446,7 +447,7 @@ class TestEphemeral:
         past = "update responses set expires_at = now() - interval '1 s' where id = $1"
         await execute(database_url, past, gone.id)
         async with db.begin_system() as tx:
-            await lifecycle.forget_ephemeral(tx)
+            await upkeep.forget_ephemeral(tx)
         for table, column in (
             ("responses", "id"),
             ("response_events", "response_id"),
@@ -464,7 +465,7 @@ class TestWaiting:
         await claim(db)
         async with db.begin_system() as tx:
             counts = [
-                await lifecycle.count_waiting(tx, older_than_seconds=seconds, limit=limit)
+                await upkeep.count_waiting(tx, older_than_seconds=seconds, limit=limit)
                 for seconds, limit in ((-1, 9), (-1, 3), (60, 9))
             ]
         assert counts == [4, 3, 0]
@@ -527,10 +528,10 @@ class TestPlans:
         """
         await execute(database_url, tried, caller.tenant_id)
         await execute(database_url, "analyze responses, response_attempts, response_events")
-        found = await self.plan(db, lifecycle._forget_ephemeral)
+        found = await self.plan(db, upkeep._forget_ephemeral)
         # What is left would be first in the rounds of other tests.
         await execute(database_url, "delete from responses where tenant_id = $1", caller.tenant_id)
-        assert found["Actual Rows"] == lifecycle.FORGOTTEN_AT_ONCE
+        assert found["Actual Rows"] == upkeep.FORGOTTEN_AT_ONCE
         attempts = [it for it in walk(found) if it.get("Relation Name") == "response_attempts"]
         assert "pk_response_attempts" in {it.get("Index Name") for it in attempts}
         assert "ix_responses__expiry" in {it.get("Index Name") for it in scans(found)}
@@ -542,7 +543,7 @@ class TestPlans:
         tenants = f"array[{', '.join(str(claim.tenant_id) for claim in crowd)}]"
         keys = f"array[{', '.join(repr(str(claim.response_id)) for claim in crowd)}]::uuid[]"
         attempts = f"array[{', '.join('1' for _ in crowd)}]"
-        found = await self.plan(db, lifecycle._renew, "'30 s'", tenants, keys, attempts)
+        found = await self.plan(db, leases._renew, "'30 s'", tenants, keys, attempts)
         assert "Seq Scan" not in {it["Node Type"] for it in scans(found)}
         seqs = f"array[{', '.join('5' for _ in crowd)}]"
         data = f"array[{', '.join(repr('x') for _ in crowd)}]::bytea[]"

@@ -97,7 +97,7 @@ async def test_the_ancestry_says_what_a_next_turn_needs(db: Database, caller: Ca
     assert found.parent == turn.id
     assert found.status is Status.INCOMPLETE
     assert found.place == turn.place.elsewhere(turn.id)
-    assert found.open_calls == {"call_1": "function_call"}
+    assert found.continuation.open_calls == {"call_1": "function_call"}
     assert [of for _, of in found.turns] == [None, continuation]
 
 

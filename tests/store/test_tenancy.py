@@ -6,16 +6,28 @@ import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 import app.store
 from app import ids
+from app.domain.conversation import Conversation, Lock
 from app.domain.jobs import Claim, Mode
 from app.domain.response import Status
 from app.domain.tenancy import Caller
-from app.domain.turn import Turn
-from app.store import attempts, events, items, lifecycle, lineage, responses
+from app.domain.turn import Continuation, Place, Turn
+from app.store import (
+    attempts,
+    conversation_items,
+    conversation_locks,
+    conversations,
+    events,
+    items,
+    lifecycle,
+    lineage,
+    responses,
+)
 from app.store.codec import CODEC, compress
 from app.store.db import Database, ReadTx, Tx
 from tests.store.turns import a_turn, add, context, put, rows
@@ -37,7 +49,7 @@ async def finish(tx: Tx, turn: Turn) -> bool:
 
 async def end(tx: Tx, turn: Turn) -> None:
     nothing = {"body": compress(b'{"model":"m"}'), "request": compress(b"{}"), "items": compress(b"")}
-    row = {"id": turn.id, "codec": CODEC, **nothing}
+    row = {"id": turn.id, "codec": CODEC, "conversation_id": None, **nothing}
     await lifecycle.end(tx, row, Status.CANCELLED, event_count=2, ttl_seconds=1, error=None)
 
 
@@ -70,8 +82,8 @@ OF_RUNS: dict[str, tuple[Look, object]] = {
         None,
     ),
     "lifecycle.end": (end, None),
-    "lifecycle.end_attempt": (
-        lambda tx, turn: lifecycle.end_attempt(tx, Claim(tx.tenant_id, turn.id, 1), "mine now"),
+    "attempts.end": (
+        lambda tx, turn: attempts.end(tx, Claim(tx.tenant_id, turn.id, 1), "mine now"),
         None,
     ),
     "attempts.list_of": (lambda tx, turn: attempts.list_of(tx, turn.id), []),
@@ -81,6 +93,114 @@ OF_RUNS: dict[str, tuple[Look, object]] = {
     "events.count": (lambda tx, turn: events.count(tx, turn.id), 0),
 }
 """The same for a response that is being generated."""
+
+
+HOLDER = ids.new_uuid()
+
+
+def next_turn(turn: Turn) -> Turn:
+    """What the response that holds the conversation would append."""
+    return a_turn(id=HOLDER, place=turn.place.next(), conversation=turn.conversation)
+
+
+def here(turn: Turn) -> UUID:
+    assert turn.conversation
+    return turn.conversation
+
+
+def take(tx: Tx, turn: Turn) -> Awaitable[object]:
+    lock = Lock(tx.tenant_id, here(turn), ids.new_uuid())
+    return conversation_locks.take(tx, lock, lease_seconds=60, budget=None)
+
+
+async def remove(tx: Tx, turn: Turn) -> None:
+    gone = conversation_items.StoredItem(turn.place, turn.id, 1, {})
+    await conversation_items.remove(tx, here(turn), [gone], since_seq=1)
+
+
+OF_CONVERSATIONS: dict[str, tuple[Look, object]] = {
+    "conversations.insert": (
+        lambda tx, turn: conversations.insert(tx, Conversation(ids.new_uuid(), {}), turn.place),
+        None,
+    ),
+    "conversations.get": (lambda tx, turn: conversations.get(tx, here(turn)), None),
+    "conversations.update": (lambda tx, turn: conversations.update(tx, here(turn), {"a": "c"}), None),
+    "conversations.delete": (lambda tx, turn: conversations.delete(tx, here(turn)), False),
+    "conversations.page": (
+        lambda tx, turn: conversations.page(tx, limit=9, newest_first=True, after=None, metadata={"a": "b"}),
+        [],
+    ),
+    "conversations.find": (lambda tx, turn: conversations.find(tx, here(turn)), None),
+    "conversations.lock": (lambda tx, turn: conversations.lock(tx, here(turn)), None),
+    "conversations.advance": (lambda tx, turn: conversations.advance(tx, here(turn)), None),
+    "conversation_items.last": (
+        lambda tx, turn: conversation_items.last(tx, turn.place),
+        conversation_items.Last(Continuation(), 0),
+    ),
+    "conversation_items.find": (
+        lambda tx, turn: conversation_items.find(
+            tx, turn.place, [ids.item_id("message", turn.id, 1), "msg_mine"]
+        ),
+        {},
+    ),
+    "conversation_items.cursor": (
+        lambda tx, turn: conversation_items.cursor(tx, turn.place, ids.item_id("message", turn.id, 1)),
+        None,
+    ),
+    "conversation_items.page": (
+        lambda tx, turn: conversation_items.page(tx, turn.place, after=None, newest_first=True, limit=9),
+        [],
+    ),
+    "conversation_items.remove": (remove, None),
+    "conversation_items.copy_removed": (
+        lambda tx, turn: conversation_items.copy_removed(tx, turn.place, ids.new_uuid()),
+        None,
+    ),
+    "conversation_locks.take": (take, None),
+    "conversation_locks.read": (
+        lambda tx, turn: conversation_locks.read(tx, here(turn), budget=None),
+        None,
+    ),
+    "conversation_locks.promise": (
+        lambda tx, turn: conversation_locks.promise(tx, here(turn), HOLDER),
+        False,
+    ),
+    "conversation_locks.give_back": (
+        lambda tx, turn: conversation_locks.give_back(tx, here(turn), HOLDER),
+        None,
+    ),
+    "conversation_locks.release": (lambda tx, turn: conversation_locks.release(tx, here(turn), HOLDER), None),
+    "items.name": (lambda tx, turn: items.name(tx, turn.id, [(1, "msg_too")], is_listed=True), None),
+    "lifecycle.append_items": (lambda tx, turn: lifecycle.append_items(tx, next_turn(turn)), None),
+    "lifecycle.append_locked": (lambda tx, turn: lifecycle.append_locked(tx, next_turn(turn)), True),
+}
+"""The same for a conversation in which a response runs."""
+
+
+async def talking(db: Database, caller: Caller) -> Turn:
+    """The only turn of a locked conversation: an item of a client's own id, which was taken out, and another."""
+    conversation = Conversation(ids.new_uuid(), {"a": "b"})
+    place = Place(conversation.id, 0)
+    turn = a_turn(place=place, conversation=conversation.id, context_tokens=5, aliases=((0, "msg_mine"),))
+    gone = conversation_items.StoredItem(place, turn.id, 0, {})
+    async with db.begin(caller) as tx:
+        await conversations.insert(tx, conversation, place.next())
+        await lifecycle.append_items(tx, turn)
+        await conversation_items.remove(tx, conversation.id, [gone], since_seq=0)
+        lock = Lock(caller.tenant_id, conversation.id, HOLDER)
+        assert await conversation_locks.take(tx, lock, lease_seconds=60, budget=None)
+    return turn
+
+
+async def tables(db: Database, caller: Caller) -> list[object]:
+    """What all tables of conversations hold of this tenant's."""
+    async with db.read(caller) as tx:
+        return [
+            await tx._driver.fetch(
+                f"select * from {table} where tenant_id = $1 order by 2, 3", caller.tenant_id
+            )
+            for table in ("responses", "conversations", "removed_items", "item_aliases")
+        ]
 
 
 async def running(db: Database, caller: Caller) -> Turn:
@@ -126,7 +246,7 @@ def of_a_tenant() -> set[str]:
 
 
 def test_every_function_of_the_store_is_looked_at() -> None:
-    assert of_a_tenant() == set(LOOKS) | set(OF_RUNS)
+    assert of_a_tenant() == set(LOOKS) | set(OF_RUNS) | set(OF_CONVERSATIONS)
 
 
 @pytest.fixture
@@ -165,6 +285,21 @@ async def test_a_stranger_neither_sees_nor_disturbs_a_run(
     async with db.begin(caller) as tx:
         seen = await look(tx, turn)
     assert seen != nothing or await everything(db, caller, turn) != before, "its owner may"
+
+
+@pytest.mark.parametrize("name", OF_CONVERSATIONS)
+async def test_a_stranger_neither_sees_nor_disturbs_a_conversation(
+    db: Database, caller: Caller, stranger: Caller, name: str
+) -> None:
+    turn = await talking(db, caller)
+    before = await tables(db, caller)
+    look, nothing = OF_CONVERSATIONS[name]
+    async with db.begin(stranger) as tx:
+        assert await look(tx, turn) == nothing
+    assert await tables(db, caller) == before
+    async with db.begin(caller) as tx:
+        seen = await look(tx, turn)
+    assert seen != nothing or await tables(db, caller) != before, "its owner may"
 
 
 async def test_tenants_with_the_same_ids_do_not_meet(db: Database, caller: Caller, stranger: Caller) -> None:
