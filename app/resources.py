@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 import aiohttp
 import structlog
 
+from app.domain.conversation import Lock
 from app.errors import ServiceError
 from app.generation.background import Background, Policy, open_background
 from app.generation.engine import SHUTDOWN
+from app.generation.leases import Leases
 from app.providers.base import Provider
 from app.providers.offline import Offline
 from app.providers.openai_chat import OpenAIChat
@@ -19,6 +21,7 @@ from app.providers.registry import Entry, Registry
 from app.providers.upstream import Upstream, open_session
 from app.settings import Settings
 from app.settings import Upstream as UpstreamSettings
+from app.store import conversation_locks
 from app.store.db import Database
 from app.store.events import CHANNEL
 from app.store.notifications import Notifications
@@ -43,6 +46,8 @@ class Resources:
         self._url = _url(settings)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listening: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._locks = Leases(db, conversation_locks.renew, lease_seconds=settings.lease_seconds)
         self._notifications = Notifications(self._url, CHANNEL)
 
     @property
@@ -52,15 +57,24 @@ class Resources:
             self._listening = asyncio.ensure_future(self._notifications.run())
         return self._notifications
 
+    @property
+    def locks(self) -> Leases[Lock]:
+        """The conversations that are locked by what runs here; renewed from the first of them on."""
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.ensure_future(self._locks.run())
+        return self._locks
+
     async def ring(self, response_id: str) -> None:
         """Wake a worker. Losing the bell costs time, never work."""
         if self.bell:
             await self.bell.ring(response_id)
 
-    async def stop_listening(self) -> None:
-        if self._listening:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+    async def stop_loops(self) -> None:
+        """Stop what runs beside the requests of this process."""
+        loops = [loop for loop in (self._listening, self._renewing) if loop]
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
 
     def spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run beside the request, kept from the garbage collector until it ends."""
@@ -106,7 +120,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
                 yield resources
             finally:
                 await resources.drain(0)
-                await resources.stop_listening()
+                await resources.stop_loops()
                 await registry.close()
                 if bell:
                     await bell.close()
@@ -141,7 +155,8 @@ def _url(settings: Settings) -> str:
 
 
 def _entry(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Entry:
-    return Entry(_provider(settings, session), settings.models, settings.aliases)
+    provider = _provider(settings, session)
+    return Entry(provider, settings.models, settings.aliases, settings.context_window_tokens)
 
 
 def _provider(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Provider:

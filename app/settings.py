@@ -140,6 +140,19 @@ class Settings(BaseSettings):
         description="How often each worker looks for work that was lost or rang in vain, in seconds. "
         "5: what a lost bell or a dead worker can cost beyond its own limit, for one cheap query.",
     )
+    conversation_wait_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description="How long a create waits for a conversation in which another response runs, in seconds, "
+        "unless its `Holdfast-Conversation-Wait` header says otherwise. 0 refuses at once, as at OpenAI.",
+    )
+    on_open_tool_calls: Literal["reject", "interrupt"] = Field(
+        default="reject",
+        description="What becomes of tool calls that new input leaves without an output, unless the "
+        "`Holdfast-On-Open-Tool-Calls` header says otherwise. `reject`, as at OpenAI, names them; "
+        "`interrupt` stores an explicit interrupted result for each, so that a conversation can go on.",
+    )
     default_model: str | None = Field(
         default=None,
         description="Model of a request whose `model` is null or absent. "

@@ -13,12 +13,14 @@ import orjson
 import structlog
 
 from app import ids
+from app.domain import tokens
 from app.domain.context import Context
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Job, Mode, Rerun
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
+from app.domain.turn import Ancestry
 from app.errors import LeaseLost, ServiceError, Unavailable
-from app.generation import engine, recover
+from app.generation import engine, history, recover
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.journal import Entry, Journal
@@ -27,7 +29,7 @@ from app.generation.leases import LEASE_LOST, Leases
 from app.generation.news import tell_followers
 from app.generation.queueing import draft_of
 from app.providers.registry import Registry
-from app.store import events, lifecycle, lineage
+from app.store import attempts, events, leases, lifecycle, lineage
 from app.store.db import Database, Tx
 from app.store.notifications import Notifications
 
@@ -57,7 +59,7 @@ class Background:
         self._db = db
         self._registry = registry
         self._policy = policy
-        self.leases = Leases(db, lease_seconds=policy.lease_seconds)
+        self.leases = Leases(db, leases.renew, lease_seconds=policy.lease_seconds)
         self.journal = Journal(db, on_lost=self.leases.lose)
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
         self._running: set[asyncio.Task[Any]] = set()
@@ -164,16 +166,17 @@ class Background:
         )
 
     async def _prepare(self, job: Job, draft: Draft, composer: Composer, entry: Entry | None) -> engine.Run:
-        async with self._db.read(Caller(job.claim.tenant_id)) as tx:
-            ancestry = await lineage.before(tx, job.parent, job.place) if job.parent else None
-        accepted = Accepted(draft, ancestry)
         route = self._registry.resolve(draft.model)
+        ancestry = history.fit(
+            await self._history(job, draft, route.context_window_tokens), draft, route.context_window_tokens
+        )
+        accepted = Accepted(draft, ancestry)
         return engine.Run(
             provider=route.provider,
             accepted=accepted,
             context=Context(
                 model=route.model,
-                items=(*accepted.history(route.provider.name), draft.input.blob),
+                items=accepted.items(route.provider.name),
                 params=draft.params,
                 is_streamed=entry is not None,
             ),
@@ -190,6 +193,15 @@ class Background:
             max_run_seconds=self._policy.max_run_seconds,
         )
 
+    async def _history(self, job: Job, draft: Draft, window_tokens: int | None) -> Ancestry | None:
+        if not job.parent and not draft.conversation:
+            return None
+        budget, floor = history.read_budget(draft, window_tokens), None
+        if budget is not None:
+            floor = job.context_tokens - tokens.estimate(job.input_blob) - budget
+        async with self._db.read(Caller(job.claim.tenant_id)) as tx:
+            return await lineage.before(tx, job.parent, job.place, floor_tokens=floor)
+
     async def _leave(self, job: Job, composer: Composer, *, hands_back: bool) -> None:
         """Note what an attempt had made when it was stopped; queue the response again if that is asked."""
         claim = job.claim
@@ -198,7 +210,7 @@ class Background:
             async with self._db.begin(Caller(claim.tenant_id)) as tx:
                 if hands_back and await lifecycle.lock(tx, claim.response_id):
                     await self._hand_back(tx, claim)
-                await lifecycle.end_attempt(
+                await attempts.end(
                     tx,
                     claim,
                     "handed_back" if hands_back else LEASE_LOST,

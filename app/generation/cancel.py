@@ -7,7 +7,7 @@ from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.errors import Conflict
 from app.generation.news import tell_followers, tell_workers
-from app.store import events, lifecycle
+from app.store import attempts, events, lifecycle
 from app.store.db import Database
 
 _TOO_LATE = {
@@ -41,7 +41,7 @@ async def cancel(db: Database, caller: Caller, response_id: UUID, *, ttl_seconds
         await lifecycle.end(tx, row, Status.CANCELLED, event_count=shown, ttl_seconds=ttl_seconds, error=None)
         if status is Status.IN_PROGRESS:
             claim = Claim(caller.tenant_id, response_id, row["attempt"])
-            await lifecycle.end_attempt(tx, claim, "cancelled")
+            await attempts.end(tx, claim, "cancelled")
     await tell_workers(db, response_id)
     await tell_followers(db, [response_id])
     return True

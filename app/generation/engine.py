@@ -21,7 +21,9 @@ from app.domain.response import Status
 from app.errors import ServiceError, Unavailable, UpstreamError
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
+from app.generation.history import lost
 from app.generation.keeping import Keeper
+from app.generation.leases import LEASE_LOST
 from app.providers.base import Provider
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -115,12 +117,14 @@ async def _generate(it: Run) -> Outcome:
 
 
 async def _stopped(it: Run, order: asyncio.CancelledError) -> ServiceError:
-    """Somebody cancelled the run: the client is gone, the claim is lost, or the server stops.
+    """Somebody cancelled the run: the client is gone, the claim or the lock is lost, or the server stops.
 
-    Only in the last case does the response end here, unless another attempt may have it.
+    Where a client still waits, the response ends here, unless another attempt may have it.
     """
     if SHUTDOWN in order.args and not it.keeper.may_hand_back(it.composer):
         return Unavailable("The server is shutting down.")
+    if LEASE_LOST in order.args and not it.keeper.is_promised:
+        return lost()
     if not it.keeper.is_promised and it.composer.is_started:
         await _finish(it, Status.CANCELLED, None)
     raise order
@@ -145,7 +149,8 @@ async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | Non
     # The terminal event of a background stream is not journalled: followers read it off the row.
     if not it.keeper.is_promised:
         _tell(it, [it.composer.terminal()])
-    if order and SHUTDOWN not in order.args and not it.keeper.is_promised:
+    # Only a client who is gone wants no answer: what was kept is told, though its lock was lost since.
+    if order and not {SHUTDOWN, LEASE_LOST} & set(order.args) and not it.keeper.is_promised:
         raise order
 
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import orjson
 
-from app.domain import calls
+from app.domain import calls, tokens
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim
 from app.domain.response import CHAINABLE, Status
 from app.domain.tenancy import Caller
@@ -12,9 +12,10 @@ from app.domain.turn import Continuation, Place, Turn
 from app.errors import LeaseLost
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
+from app.generation.history import lost
 from app.generation.journal import Entry
 from app.generation.news import tell_followers
-from app.store import lifecycle
+from app.store import attempts, lifecycle
 from app.store.db import Database, Tx
 
 
@@ -57,6 +58,9 @@ def turn_of(accepted: Accepted, composer: Composer, upstream: str, place: Place)
         output_gated=composer.gated,
         body=composer.body,
         continuation=_continuation(composer, upstream),
+        context_tokens=accepted.context_tokens + tokens.estimate(composer.output_blob),
+        conversation=accepted.conversation,
+        aliases=accepted.aliases,
     )
 
 
@@ -77,6 +81,8 @@ class NewRow:
         self._caller = caller
         self._accepted = accepted
         self._upstream = upstream
+        self.has_released = accepted.lock is None
+        """Whether the conversation's lock, if there is one, has ended with the response."""
 
     def may_hand_back(self, composer: Composer) -> bool:  # noqa: ARG002 - a client waits here
         return False
@@ -84,14 +90,23 @@ class NewRow:
     async def keep(self, composer: Composer) -> None:
         draft = self._accepted.draft
         if not draft.is_stored:
-            return
+            return None
         place = self._accepted.place
+        if self._accepted.lock:
+            return await self._keep_in_conversation(turn_of(self._accepted, composer, self._upstream, place))
         if place.seq and composer.status not in CHAINABLE:
             # Nobody will chain on it, so it leaves the line free for the next try.
             place = place.elsewhere(draft.id)
         turn = turn_of(self._accepted, composer, self._upstream, place)
         async with self._db.begin(self._caller) as tx:
             await lifecycle.append(tx, turn)
+        return None
+
+    async def _keep_in_conversation(self, turn: Turn) -> None:
+        async with self._db.begin(self._caller) as tx:
+            self.has_released = await lifecycle.append_locked(tx, turn)
+        if not self.has_released:
+            raise lost()
 
 
 class ClaimedRow:
@@ -134,7 +149,7 @@ class ClaimedRow:
             )
             if not is_ours and not await self._is_kept(tx, composer):
                 raise LeaseLost
-            await lifecycle.end_attempt(
+            await attempts.end(
                 tx,
                 self._claim,
                 composer.status.wire,

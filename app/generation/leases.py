@@ -2,18 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 
 from app import ids
-from app.domain.jobs import Claim
 from app.errors import Unavailable
-from app.store import lifecycle
-from app.store.db import Database
+from app.store.db import Database, SystemTx
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -46,18 +45,37 @@ class _Held:
             self._alarm.cancel()
 
 
-class Leases:
+class Leased(Protocol):
+    """What a run holds for a time: the claim of a response, or the lock of a conversation."""
+
+    @property
+    def response_id(self) -> UUID: ...
+
+
+_L = TypeVar("_L", bound=Leased)
+
+
+class Renew(Protocol[_L]):
+    """Prolong these leases in one statement; those among them that still stand."""
+
+    def __call__(
+        self, tx: SystemTx, leased: Sequence[_L], /, *, lease_seconds: float
+    ) -> Awaitable[set[_L]]: ...
+
+
+class Leases(Generic[_L]):
     """One renewal a third of the lease for all runs together."""
 
-    def __init__(self, db: Database, *, lease_seconds: float) -> None:
+    def __init__(self, db: Database, renew: Renew[_L], *, lease_seconds: float) -> None:
         self._db = db
+        self._prolong = renew
         self._lease_seconds = lease_seconds
         # By claim: an attempt that lost its lease may still be winding up when the next one runs here.
-        self._held: dict[Claim, _Held] = {}
+        self._held: dict[_L, _Held] = {}
 
     @contextmanager
-    def kept(self, claim: Claim, task: "asyncio.Task[object]") -> Generator[None]:
-        """Renew this claim for as long as the block lasts; `task` is cancelled if it is lost."""
+    def kept(self, claim: _L, task: "asyncio.Task[object]") -> Generator[None]:
+        """Renew this lease for as long as the block lasts; `task` is cancelled if it is lost."""
         held = self._held[claim] = _Held(task, partial(self.lose, claim))
         held.renewed(time.monotonic(), self._lease_seconds)
         try:
@@ -66,11 +84,11 @@ class Leases:
             held.let_go()
             self._held.pop(claim, None)
 
-    def lose(self, claim: Claim) -> None:
-        """Stop this run, if it is here: its row is not ours any more."""
+    def lose(self, claim: _L) -> None:
+        """Stop this run, if it is here: what it held is not ours any more."""
         if held := self._held.pop(claim, None):
             held.let_go()
-            log.info("lease.lost", response_id=ids.response_id(claim.response_id), attempt=claim.attempt)
+            log.info("lease.lost", response_id=ids.response_id(claim.response_id))
             held.task.cancel(LEASE_LOST)
 
     def lose_response(self, response_id: UUID) -> None:
@@ -102,12 +120,12 @@ class Leases:
                 renewal.cancel()
 
     async def _renew(self) -> None:
-        claims, asked_at = list[Claim](), time.monotonic()
+        claims, asked_at = list[_L](), time.monotonic()
         try:
             async with self._db.begin_system() as tx:
                 # Only now: what has been given up while this waited for a connection must not live on.
                 claims = list(self._held)
-                kept = await lifecycle.renew(tx, claims, lease_seconds=self._lease_seconds)
+                kept = await self._prolong(tx, claims, lease_seconds=self._lease_seconds)
         except Unavailable:
             log.warning("lease.unavailable", claims=len(claims))
             return

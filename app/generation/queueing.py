@@ -15,8 +15,9 @@ from app.domain.response import Draft, Status, snapshot
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
 from app.errors import RateLimited
+from app.generation import history
 from app.generation.accept import Accepted
-from app.store import events, lifecycle
+from app.store import conversation_locks, events, lifecycle
 from app.store.db import Database
 
 RETRY_AFTER_SECONDS = 5.0
@@ -35,28 +36,17 @@ async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queue
     """Store a response as queued. Ring the bell after it.
 
     Raises:
+        Conflict: the conversation's lock was lost before.
         RateLimited: the tenant has `max_queued` responses waiting; nothing is stored.
     """
     draft = accepted.draft
     queued, mode = _queued(draft), _mode(draft)
-    place = accepted.place
-    if Mode.EPHEMERAL in mode and place.seq:
-        place = place.elsewhere(draft.id)
-    turn = Turn(
-        id=draft.id,
-        parent=accepted.parent,
-        place=place,
-        status=Status.QUEUED,
-        model=draft.model,
-        input_blob=draft.input.blob,
-        input_count=len(draft.input.items),
-        input_gated=draft.input.gated,
-        output_blob=b"",
-        output_count=0,
-        output_gated=Gated.NONE,
-        body=queued.body,
-    )
+    turn = _turn(accepted, queued, mode)
     async with db.begin(caller) as tx:
+        if accepted.lock and not await conversation_locks.promise(
+            tx, accepted.lock.conversation_id, draft.id
+        ):
+            raise history.locked()
         has_room = await lifecycle.enqueue(
             tx,
             turn,
@@ -73,6 +63,30 @@ async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queue
             frames = b"".join(event.frame for event in queued.events)
             await events.put(tx, draft.id, SHOWN_BY_QUEUEING - 1, frames)
     return queued
+
+
+def _turn(accepted: Accepted, queued: Queued, mode: Mode) -> Turn:
+    draft, place = accepted.draft, accepted.place
+    if draft.conversation or (Mode.EPHEMERAL in mode and place.seq):
+        # It joins its conversation when it has ended, if it ends well.
+        place = place.elsewhere(draft.id)
+    return Turn(
+        id=draft.id,
+        parent=accepted.parent,
+        place=place,
+        status=Status.QUEUED,
+        model=draft.model,
+        input_blob=draft.input.blob,
+        input_count=len(draft.input.items),
+        input_gated=draft.input.gated,
+        output_blob=b"",
+        output_count=0,
+        output_gated=Gated.NONE,
+        body=queued.body,
+        context_tokens=accepted.context_tokens,
+        conversation=accepted.conversation,
+        aliases=accepted.aliases,
+    )
 
 
 def _mode(draft: Draft) -> Mode:

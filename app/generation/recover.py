@@ -17,7 +17,7 @@ from app.generation.keeping import turn_of
 from app.generation.news import tell_followers
 from app.generation.queueing import draft_of
 from app.generation.salvage import salvage
-from app.store import events, lifecycle
+from app.store import attempts, events, lifecycle, upkeep
 from app.store.codec import decompress
 from app.store.db import Database, Row, SystemTx, Tx
 
@@ -48,15 +48,15 @@ async def reap(
     async with db.begin_system() as tx:
         await events.prune(tx, retention_seconds=event_retention_seconds)
     async with db.begin_system() as tx:
-        await lifecycle.forget_ephemeral(tx)
+        await upkeep.forget_ephemeral(tx)
     async with db.begin_system() as tx:
-        return await lifecycle.count_waiting(tx, older_than_seconds=queued_too_long_seconds, limit=MAX_BELLS)
+        return await upkeep.count_waiting(tx, older_than_seconds=queued_too_long_seconds, limit=MAX_BELLS)
 
 
 async def count_queued(db: Database) -> int:
     """How many responses are queued, however short a time; no more than bells are rung at once."""
     async with db.begin_system() as tx:
-        return await lifecycle.count_waiting(tx, older_than_seconds=0, limit=MAX_BELLS)
+        return await upkeep.count_waiting(tx, older_than_seconds=0, limit=MAX_BELLS)
 
 
 async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> None:
@@ -69,7 +69,7 @@ async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> N
         await _fail_midway(mine, claim, *told, error=error, ttl_seconds=ttl_seconds)
     else:
         await lifecycle.end(mine, row, Status.FAILED, event_count=shown, ttl_seconds=ttl_seconds, error=error)
-    await lifecycle.end_attempt(mine, claim, "failed")
+    await attempts.end(mine, claim, "failed")
 
 
 async def _salvaged(tx: Tx, row: Row, shown: int) -> tuple[Draft, Composer] | None:
@@ -141,7 +141,7 @@ async def _reap(tx: SystemTx, row: Row, max_attempts: int, rerun: Rerun, ttl_sec
     log.warning("lease.expired", response_id=ids.response_id(row["id"]), verdict=verdict.value)
     if verdict is Verdict.REQUEUE:
         await lifecycle.requeue(mine, claim, event_count=shown)
-        await lifecycle.end_attempt(mine, claim, "lost")
+        await attempts.end(mine, claim, "lost")
     elif verdict is Verdict.FAIL:
         await fail(tx, row, VANISHED, ttl_seconds=ttl_seconds)
         return True

@@ -28,7 +28,7 @@ def name_of(composer: Composer) -> str:
 
 def texts(accepted: Accepted, upstream: str = "scripted") -> list[str]:
     """What was said before the new input, oldest first."""
-    blobs = accepted.history(upstream)
+    blobs = accepted.items(upstream)[:-1]
     items = orjson.loads(b"[" + b",".join(blob for blob in blobs if blob) + b"]")
     return [part["text"] for item in items for part in item.get("content", ())]
 
@@ -110,7 +110,11 @@ class TestHistory:
     async def test_a_first_turn_has_none(self, db: Database, caller: Caller) -> None:
         draft = a_draft()
         accepted = await accept(db, caller, draft)
-        assert (accepted.draft, accepted.ancestry, accepted.history("scripted")) == (draft, None, ())
+        assert (accepted.draft, accepted.ancestry, accepted.items("scripted")) == (
+            draft,
+            None,
+            (draft.input.blob,),
+        )
 
     async def test_it_is_every_turn_before_in_order(self, db: Database, caller: Caller) -> None:
         first = await said(db, caller, "1?", "1!")
@@ -326,7 +330,7 @@ class TestUpstreamIds:
         composer = await a_response(db, caller, provider=provider)
         later = await said(db, caller, "2?", "2!", name_of(composer))
         accepted = await accept(db, caller, child(later))
-        return composer, orjson.loads(b"[" + b",".join(accepted.history(upstream)) + b"]")
+        return composer, orjson.loads(b"[" + b",".join(accepted.items(upstream)[:-1]) + b"]")
 
     async def test_they_are_put_back_for_the_upstream_that_made_them(
         self, db: Database, caller: Caller

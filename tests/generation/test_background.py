@@ -354,7 +354,7 @@ class TestOutcomes:
         async with db.read(caller) as tx:
             line = await lineage.ancestry(tx, draft.id)
         assert line is not None
-        assert line.open_calls == {"call_1": "function_call"}
+        assert line.continuation.open_calls == {"call_1": "function_call"}
         kept = line.turns[-1][1]
         assert kept is not None
         assert list(kept.upstream_ids.values()) == ["rs_theirs"]

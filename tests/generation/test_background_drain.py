@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
 from app.generation.background import Background
@@ -25,6 +26,7 @@ from tests.background import (
     until,
     working,
 )
+from tests.builders import a_response
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 
 UNSHOWN: dict[str, tuple[bool, Sequence[Any]]] = {
@@ -44,6 +46,12 @@ async def stand_still(background: Background, provider: ScriptedProvider) -> asy
     task = asyncio.ensure_future(background.generate())
     await provider.is_stalled.wait()
     return task
+
+
+async def enqueued_child(db: Database, caller: Caller) -> Draft:
+    """A queued response with a history, which its worker has to read first."""
+    parent = await a_response(db, caller)
+    return await enqueued(db, caller, stream=True, previous_response_id=ids.response_id(parent._draft.id))
 
 
 async def continued(db: Database, caller: Caller, database_url: str, draft: Draft) -> None:
@@ -157,7 +165,7 @@ class Gated(Database):
 async def test_what_has_not_reached_its_upstream_is_handed_back(
     db: Database, caller: Caller, database_url: str
 ) -> None:
-    draft = await enqueued(db, caller, stream=True)
+    draft = await enqueued_child(db, caller)
     slow = Gated(db, reads=True)
     async with working(slow, database_url, ScriptedProvider([])) as background:
         task = asyncio.ensure_future(background.generate())
@@ -170,7 +178,7 @@ async def test_what_has_not_reached_its_upstream_is_handed_back(
 async def test_a_claim_that_is_being_made_is_waited_for_and_handed_back(
     db: Database, caller: Caller, database_url: str
 ) -> None:
-    draft = await enqueued(db, caller, stream=True)
+    draft = await enqueued_child(db, caller)
     slow = Gated(db, claims=True)
     provider = ScriptedProvider([asyncio.Event()])
     async with working(slow, database_url, provider) as background:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.domain.context import Context
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
@@ -32,6 +33,7 @@ from tests.background import (
     until,
     working,
 )
+from tests.builders import a_response
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 
 
@@ -352,7 +354,9 @@ class TestCutOff:
             def read(self, caller: Caller) -> Any:
                 raise Unavailable
 
-        draft = await enqueued(db, caller)
+        parent = await a_response(db, caller)
+        named = ids.response_id(parent._draft.id)
+        draft = await enqueued(db, caller, previous_response_id=named)
         provider = ScriptedProvider(answer())
         async with working(NoReads(db._pool), database_url, provider) as background:
             assert await background.generate()

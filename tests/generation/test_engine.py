@@ -212,7 +212,7 @@ class TestPlaces:
         async with db.read(caller) as tx:
             found = await lineage.ancestry(tx, composer._draft.id)
         assert found is not None
-        assert found.open_calls == {"call_1": "function_call"}
+        assert found.continuation.open_calls == {"call_1": "function_call"}
         kept = found.turns[-1][1]
         assert kept is not None
         assert (kept.upstream, kept.upstream_ids) == ("scripted", {composer.output[0]["id"]: "rs_theirs"})

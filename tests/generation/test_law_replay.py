@@ -99,7 +99,7 @@ def check_salvage(said: Said, cut: int) -> None:
     assert without_logprobs(lost.again()) == without_logprobs(lost.events)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(script=scripts(), choice=CHOICES, is_serial=st.booleans(), data=st.data())
 def test_any_stream_whose_worker_is_lost_is_ended_in_words(
     *, script: list[Delta], choice: Any, is_serial: bool, data: st.DataObject

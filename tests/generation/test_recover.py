@@ -17,7 +17,7 @@ from app.generation.background import Background
 from app.generation.journal import Entry, Journal
 from app.generation.recover import count_queued
 from app.providers.base import Started
-from app.store import events, lifecycle
+from app.store import attempts, events, lifecycle
 from app.store.db import Database, SystemTx
 from tests import grammar
 from tests.background import (
@@ -420,7 +420,7 @@ def _before_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
 
 def _before_commit(patch: pytest.MonkeyPatch, background: Background) -> None:
     """The statement was run; its transaction never ended."""
-    patch.setattr(lifecycle, "end_attempt", die)
+    patch.setattr(attempts, "end", die)
 
 
 def _after_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
