@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import errors, openapi, ops, responses
+from app.api import contexts, conversations, errors, openapi, ops, responses
 from app.api.correlation import Correlation
 from app.resources import open_resources
 from app.settings import Settings
@@ -29,6 +29,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(responses.router)
+    app.include_router(conversations.router)
+    app.include_router(contexts.router)
     app.include_router(ops.router)
     app.add_middleware(Correlation)
     errors.install(app)

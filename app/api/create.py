@@ -1,7 +1,8 @@
 """POST /v1/responses: from bytes to a run, and from the run to an answer. The hot path."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from app import ids
 from app.api import sse
 from app.api.bodies import ClientGone, read_body
 from app.api.errors import of_failed_response
+from app.api.headers import conversation_wait_seconds, on_open_tool_calls
 from app.api.validation import check_not_empty, check_state, parse_create
 from app.domain.context import Context
 from app.domain.echo import echo
@@ -22,12 +24,14 @@ from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
 from app.domain.tools import secret_place
 from app.errors import InvalidRequest
-from app.generation import engine
+from app.generation import engine, history
 from app.generation.accept import Accepted, accept
 from app.generation.composer import Composer
 from app.generation.feed import Feed
 from app.generation.follow import follow
+from app.generation.history import Terms
 from app.generation.keeping import NewRow
+from app.generation.locked_run import run_locked
 from app.generation.queueing import enqueue
 from app.providers.registry import Route
 from app.resources import Resources
@@ -37,11 +41,25 @@ async def create(request: Request, caller: Caller, it: Resources) -> Response:
     """Answer one create request, streamed or not; nothing is stored unless a generation began."""
     body = await read_body(request, it.settings.max_body_bytes)
     params = parse_create(body, default_model=it.settings.default_model)
-    accepted, route = await _accept(params, caller, it)
-    if accepted.draft.is_background:
-        return await _in_background(accepted, caller, it)
-    run = _foreground(accepted, route, caller, it)
-    task = it.spawn(engine.run(run))
+    draft, route = _draft(params, it)
+    terms = _terms(request, route, it)
+    accepted = await accept(it.db, caller, draft, terms)
+    async with _given_back_on_error(accepted, it):
+        check_not_empty(params, has_history=accepted.has_history)
+        route.refuse(accepted.draft.params, accepted.draft.input.items)
+        if accepted.draft.is_background:
+            return await _in_background(accepted, caller, it)
+    return await _in_foreground(request, accepted, route, caller, it)
+
+
+async def _in_foreground(
+    request: Request, accepted: Accepted, route: Route, caller: Caller, it: Resources
+) -> Response:
+    keeper = NewRow(it.db, caller, accepted, route.provider.name)
+    run = _run(accepted, route, keeper, it)
+    task = it.spawn(
+        run_locked(run, accepted.lock, keeper, it.locks, it.db) if accepted.lock else engine.run(run)
+    )
     if it.settings.foreground_on_disconnect == "cancel":
         watcher = it.spawn(_cancel_on_hang_up(request.receive, task))
         task.add_done_callback(lambda _: watcher.cancel())
@@ -60,19 +78,38 @@ def to_draft(params: Mapping[str, Any]) -> Draft:
     )
 
 
-async def _accept(params: Mapping[str, Any], caller: Caller, it: Resources) -> tuple[Accepted, Route]:
-    """Check in the documented order: shape, state, then what the model's upstream can carry."""
+def _draft(params: Mapping[str, Any], it: Resources) -> tuple[Draft, Route]:
+    """Check in the documented order: shape came first, now what needs no look at the store."""
     check_state(params)
     _refuse_unsupported(params, it)
     draft = to_draft(params)
-    route = it.registry.resolve(draft.model)
-    accepted = await accept(it.db, caller, draft)
-    check_not_empty(params)
-    route.provider.refuse(accepted.draft.params, accepted.draft.input.items)
-    return accepted, route
+    return draft, it.registry.resolve(draft.model)
 
 
-def _foreground(accepted: Accepted, route: Route, caller: Caller, it: Resources) -> engine.Run:
+def _terms(request: Request, route: Route, it: Resources) -> Terms:
+    """How the history is treated: the operator's word, unless the request's headers say otherwise."""
+    headers = request.headers
+    return Terms(
+        context_window_tokens=route.context_window_tokens,
+        on_open_tool_calls=on_open_tool_calls(headers, it.settings.on_open_tool_calls),
+        wait_seconds=conversation_wait_seconds(headers, it.settings.conversation_wait_seconds),
+        lease_seconds=it.settings.lease_seconds,
+        is_abandoned=request.is_disconnected,
+    )
+
+
+@asynccontextmanager
+async def _given_back_on_error(accepted: Accepted, it: Resources) -> AsyncGenerator[None]:
+    """A refusal after the conversation was locked must not leave it locked."""
+    try:
+        yield
+    except BaseException:
+        if accepted.lock:
+            await history.release(it.db, accepted.lock)
+        raise
+
+
+def _run(accepted: Accepted, route: Route, keeper: NewRow, it: Resources) -> engine.Run:
     draft = accepted.draft
     feed = Feed() if draft.is_streamed else None
     return engine.Run(
@@ -80,12 +117,12 @@ def _foreground(accepted: Accepted, route: Route, caller: Caller, it: Resources)
         accepted=accepted,
         context=Context(
             model=route.model,
-            items=(*accepted.history(route.provider.name), draft.input.blob),
+            items=accepted.items(route.provider.name),
             params=draft.params,
             is_streamed=draft.is_streamed,
         ),
         composer=Composer(draft, is_heard=feed is not None, pads=_pads(draft, it)),
-        keeper=NewRow(it.db, caller, accepted, route.provider.name),
+        keeper=keeper,
         listener=feed,
         max_run_seconds=it.settings.max_run_seconds,
     )
@@ -118,8 +155,6 @@ def follow_stream(
 
 
 def _refuse_unsupported(params: Mapping[str, Any], it: Resources) -> None:
-    if params.get("conversation"):
-        raise _unsupported("conversation", "is not supported by this server")
     if params.get("background"):
         if it.bell is None:
             raise _unsupported("background", "needs a broker, and this server has none")

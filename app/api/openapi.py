@@ -5,14 +5,16 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.validation import create_schema
+from app.api.schemas import conversation, input_tokens
+from app.api.validation import create_schema, schema_of
 from app.domain.echo import WIRE_ORDER
 
 DESCRIPTION = """
 The durable, self-hosted server of the OpenAI Responses API. Point any OpenAI client at `/v1`.
 
-Responses and their items are kept in Postgres: continue one by `previous_response_id`, read it, list
-what it was given, delete it. Errors have OpenAI's envelope; every answer has an `x-request-id`.
+Responses and their items are kept in Postgres: continue one by `previous_response_id` or in a
+`conversation`, read it, list what it was given, delete it. Errors have OpenAI's envelope; every answer
+has an `x-request-id`.
 """
 
 _ERROR = {
@@ -99,13 +101,78 @@ _DELETED = {
     "type": "object",
     "example": {"id": "resp_0196c1a2b3c4d5e6f708192a3b4c5d6e", "object": "response", "deleted": True},
 }
-_REQUEST = create_schema()
-_DEFINITIONS = _REQUEST.pop("$defs")
+_CONVERSATION = {
+    "type": "object",
+    "required": ["id", "object", "created_at", "metadata"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^conv_[0-9a-f]{32}$"},
+        "object": {"const": "conversation"},
+        "created_at": _TYPES["created_at"],
+        "metadata": _TYPES["metadata"],
+    },
+}
+
+
+_DELETED_CONVERSATION = {
+    "type": "object",
+    "example": {
+        "id": "conv_0196c1a2b3c4d5e6f708192a3b4c5d6e",
+        "object": "conversation.deleted",
+        "deleted": True,
+    },
+}
+_CONTEXT_TYPES: Mapping[str, Any] = {
+    "object": {"const": "context"},
+    "data": {"type": "array", "items": {"$ref": "#/components/schemas/Item"}},
+    "input_tokens": {"type": "integer", "description": "Of the items: a quarter of their bytes of JSON."},
+    "input_tokens_are_estimated": {"const": True},
+    "context_window_tokens": {"type": ["integer", "null"], "description": "Null: no limit is known."},
+    "is_truncated": {"type": "boolean", "description": "Older items are left out."},
+    "exceeds_context_window": {"type": "boolean", "description": "A next turn would be refused."},
+    "open_tool_calls": {
+        "type": "array",
+        "description": "Calls for which the next input has to bring outputs.",
+        "items": {
+            "type": "object",
+            "required": ["call_id", "type"],
+            "properties": {"call_id": {"type": "string"}, "type": {"type": "string"}},
+        },
+    },
+}
+_CONTEXT = {"type": "object", "required": [*_CONTEXT_TYPES], "properties": _CONTEXT_TYPES}
+_COUNTED = {
+    "type": "object",
+    "required": ["object", "input_tokens"],
+    "properties": {
+        "object": {"const": "response.input_tokens"},
+        "input_tokens": {"type": "integer", "description": "An estimate."},
+    },
+}
+_FILTER: Mapping[str, Any] = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "description": "Only of those that have all these pairs: `metadata[key]=value`.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+_REQUESTS = {
+    "CreateResponse": create_schema(),
+    "CreateConversation": schema_of(conversation.CREATE),
+    "UpdateConversation": schema_of(conversation.UPDATE),
+    "AddItems": schema_of(conversation.ADD),
+    "ForkConversation": schema_of(conversation.FORK),
+    "CountInputTokens": schema_of(input_tokens.COUNT),
+}
+# They share definitions, which are the same under each name.
+_DEFINITIONS = [request.pop("$defs", {}) for request in _REQUESTS.values()]
 
 _SCHEMAS: Mapping[str, Any] = {
-    **_DEFINITIONS,
-    "CreateResponse": _REQUEST,
+    **{name: schema for each in _DEFINITIONS for name, schema in each.items()},
+    **_REQUESTS,
     "Response": _RESPONSE,
+    "Conversation": _CONVERSATION,
+    "Context": _CONTEXT,
     "ListedResponse": _LISTED,
     "Item": _ITEM,
     "Error": _ERROR,
@@ -130,25 +197,44 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _takes(name: str, *, is_required: bool = True) -> dict[str, Any]:
+    """Route arguments: the body's schema."""
+    content = {"application/json": {"schema": _ref(name)}}
+    return {"openapi_extra": {"requestBody": {"required": is_required, "content": content}}}
+
+
 _EVENTS = {
     "schema": {"type": "string", "description": "One `event:` and one `data:` line each, LF only."},
     "example": 'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",…}\n\n',
 }
 
-CREATE = _answers(_ref("Response"), 400, 404, 413, 429, 500, 502, 503, 504)
+CREATE = _answers(_ref("Response"), 400, 404, 413, 429, 500, 502, 503, 504) | _takes("CreateResponse")
 CREATE["responses"][200]["content"]["text/event-stream"] = _EVENTS
-CREATE["openapi_extra"] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": _ref("CreateResponse")}},
-    }
-}
 GET = _answers(_ref("Response"), 400, 404, 503)
 LIST = _answers(_list_of("ListedResponse"), 400, 503)
 DELETE = _answers(_DELETED, 400, 404, 503)
 CANCEL = _answers(_ref("Response"), 400, 404, 503)
 ATTEMPTS = _answers({"type": "object"}, 400, 404, 503)
 INPUT_ITEMS = _answers(_list_of("Item"), 400, 404, 503)
+INPUT_TOKENS = _answers(_COUNTED, 400, 404, 413, 503) | _takes("CountInputTokens", is_required=False)
+RESPONSE_CONTEXT = _answers(_ref("Context"), 400, 404, 503)
+CONVERSATION_CONTEXT = _answers(_ref("Context"), 400, 404, 503)
+CREATE_CONVERSATION = _answers(_ref("Conversation"), 400, 413, 503) | _takes(
+    "CreateConversation", is_required=False
+)
+LIST_CONVERSATIONS: dict[str, Any] = _answers(_list_of("Conversation"), 400, 503) | {
+    "openapi_extra": {"parameters": [_FILTER]}
+}
+GET_CONVERSATION = _answers(_ref("Conversation"), 400, 404, 503)
+UPDATE_CONVERSATION = _answers(_ref("Conversation"), 400, 404, 413, 503) | _takes("UpdateConversation")
+DELETE_CONVERSATION = _answers(_DELETED_CONVERSATION, 400, 404, 503)
+FORK_CONVERSATION = _answers(_ref("Conversation"), 400, 404, 413, 503) | _takes(
+    "ForkConversation", is_required=False
+)
+ADD_ITEMS = _answers(_list_of("Item"), 400, 404, 413, 503) | _takes("AddItems")
+LIST_ITEMS = _answers(_list_of("Item"), 400, 404, 503)
+GET_ITEM = _answers(_ref("Item"), 400, 404, 503)
+DELETE_ITEM = _answers(_ref("Conversation"), 400, 404, 503)
 READY: dict[str, Any] = {"responses": {503: {"description": "Postgres is away"}}}
 MODEL: dict[str, Any] = {"responses": {404: {"description": "No such model"}}}
 

@@ -33,8 +33,12 @@ def cut(
     """
     walk = iter(items)
     if after is not None and not any(item["id"] == after for item in walk):
-        raise InvalidRequest(
-            f"Invalid 'after': no item with id '{after}' in this list.", code="invalid_value", param="after"
-        )
+        raise unknown_cursor(after)
     page = list(islice(walk, limit))
     return page, next(walk, None) is not None
+
+
+def unknown_cursor(after: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid 'after': no item with id '{after}' in this list.", code="invalid_value", param="after"
+    )

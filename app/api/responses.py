@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -11,12 +10,13 @@ from app import ids
 from app.api import openapi, pages
 from app.api.create import create, follow_stream
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
+from app.api.identifiers import response_cursor, response_key, response_not_found
 from app.domain.gates import Gated, allowed, hide
 from app.domain.items import join, split
 from app.domain.jobs import Mode
 from app.domain.response import TERMINAL
 from app.domain.turn import with_output, without_output
-from app.errors import Conflict, InvalidRequest, NotFound
+from app.errors import Conflict, InvalidRequest
 from app.generation.cancel import cancel
 from app.store import attempts, lifecycle, lineage, responses
 from app.store.responses import StoredResponse
@@ -47,7 +47,7 @@ async def list_responses(
 
     The order is that of creation; the cursor is exact even for responses of one microsecond.
     """
-    cursor = _parse_cursor(after)
+    cursor = response_cursor(after)
     async with it.db.read(caller) as tx:
         found = await responses.page(
             tx, limit=limit + 1, newest_first=order == "desc", after=cursor, model=model
@@ -85,11 +85,11 @@ async def get_response(
 @router.delete("/{response_id}", **openapi.DELETE)
 async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> dict[str, str | bool]:
     """Delete a stored response. It cannot be read or continued any more; its descendants can."""
-    key = _parse(response_id)
+    key = response_key(response_id)
     async with it.db.begin(caller) as tx:
-        row = await lifecycle.lock(tx, key) if key else None
-        if key is None or row is None:
-            raise _not_found(response_id)
+        row = await lifecycle.lock(tx, key)
+        if row is None:
+            raise response_not_found(response_id)
         if row["status"] not in TERMINAL:
             raise Conflict("Cannot delete an in-flight response.")
         await responses.delete(tx, key)
@@ -99,10 +99,9 @@ async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep)
 @router.post("/{response_id}/cancel", **openapi.CANCEL)
 async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
     """Cancel a background response. The answer is final: no completion can follow it."""
-    key = _parse(response_id)
-    ttl_seconds = it.settings.ephemeral_result_seconds
-    if key is None or not await cancel(it.db, caller, key, ttl_seconds=ttl_seconds):
-        raise _not_found(response_id)
+    key, ttl_seconds = response_key(response_id), it.settings.ephemeral_result_seconds
+    if not await cancel(it.db, caller, key, ttl_seconds=ttl_seconds):
+        raise response_not_found(response_id)
     stored = await _read(response_id, caller, it)
     return Response(stored.json(), media_type="application/json")
 
@@ -130,7 +129,7 @@ async def list_input_items(
     stored = await _read(response_id, caller, it)
     if Mode.EPHEMERAL in stored.mode:
         # Kept for polling alone (behaviour 66); its history would be left out here.
-        raise _not_found(response_id)
+        raise response_not_found(response_id)
     async with it.db.read(caller) as tx:
         ancestry = await lineage.ancestry(tx, stored.id)
     before = [blob for blob, _ in ancestry.turns[:-1]] if ancestry else []
@@ -141,13 +140,10 @@ async def list_input_items(
 
 
 async def _read(response_id: str, caller: CallerDep, it: ResourcesDep) -> StoredResponse:
-    key = _parse(response_id)
-    if key is None:
-        raise _not_found(response_id)
     async with it.db.read(caller) as tx:
-        stored = await responses.get(tx, key)
+        stored = await responses.get(tx, response_key(response_id))
     if stored is None:
-        raise _not_found(response_id)
+        raise response_not_found(response_id)
     return stored
 
 
@@ -173,38 +169,3 @@ def _check_streamable(stored: StoredResponse) -> None:
                 f"This response cannot be streamed because it was not created with {flag}=true.",
                 param="stream",
             )
-
-
-def _parse(response_id: str) -> UUID | None:
-    """The key of a well-formed id; None if nothing can have this id.
-
-    Raises:
-        InvalidRequest: it is not an id of a response at all.
-    """
-    if not response_id.startswith("resp"):
-        raise _bad_prefix("response_id", response_id)
-    return ids.parse_response_id(response_id)
-
-
-def _parse_cursor(after: str | None) -> UUID | None:
-    if after is None:
-        return None
-    if not after.startswith("resp"):
-        raise _bad_prefix("after", after)
-    if (key := ids.parse_response_id(after)) is None:
-        raise InvalidRequest(
-            f"Invalid 'after': no response has the id '{after}'.", code="invalid_value", param="after"
-        )
-    return key
-
-
-def _bad_prefix(param: str, value: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"Invalid '{param}': '{value}'. Expected an ID that begins with 'resp'.",
-        code="invalid_value",
-        param=param,
-    )
-
-
-def _not_found(response_id: str) -> NotFound:
-    return NotFound(f"Response with id '{response_id}' not found.")

@@ -1,4 +1,4 @@
-"""Check the body of a create and refuse it in OpenAI's words; what is accepted goes on exactly as sent."""
+"""Check the bodies of requests and refuse them in OpenAI's words; what is accepted goes on as sent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,10 +56,9 @@ def check_state(params: Mapping[str, Any]) -> None:
         )
 
 
-def check_not_empty(params: Mapping[str, Any]) -> None:
-    """Refuse a request that gives the model nothing at all to answer."""
-    state = ("previous_response_id", "prompt", "conversation")
-    if not params["input"] and all(params.get(name) is None for name in state):
+def check_not_empty(params: Mapping[str, Any], *, has_history: bool) -> None:
+    """Refuse a request that gives the model nothing at all to answer: an empty conversation is nothing."""
+    if not params["input"] and not has_history and params.get("prompt") is None:
         raise InvalidRequest(
             "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
             code="missing_required_parameter",
@@ -68,7 +67,7 @@ def check_not_empty(params: Mapping[str, Any]) -> None:
 
 def create_schema() -> dict[str, Any]:
     """Describe a create's body for OpenAPI; its definitions, for `components.schemas`, are under `$defs`."""
-    schema = CREATE.json_schema(ref_template="#/components/schemas/{model}")
+    schema = schema_of(CREATE)
     message = {"role": "user", "content": [{"type": "input_text", "text": "What is the weather in Oslo?"}]}
     weather = {
         "type": "function",
@@ -80,6 +79,11 @@ def create_schema() -> dict[str, Any]:
         {"model": "offline", "input": [message], "tools": [weather], "stream": True},
     ]
     return schema
+
+
+def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Describe a body for OpenAPI; its definitions, for `components.schemas`, are under `$defs`."""
+    return adapter.json_schema(ref_template="#/components/schemas/{model}")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -117,9 +121,14 @@ def _check_parameters(params: Mapping[str, Any]) -> None:
             raise refusals.moved(name, _MOVED[name])
     if "input" not in params:
         raise refusals.missing("input")
+    check_names(params, PARAMETERS)
+
+
+def check_names(params: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Refuse what is no parameter, and say which one may have been meant."""
     for name in params:
-        if name not in PARAMETERS:
-            raise refusals.unknown(refusals.clip(name), _near(name, PARAMETERS - params.keys()))
+        if name not in known:
+            raise refusals.unknown(refusals.clip(name), _near(name, known - params.keys()))
 
 
 def _near(name: str, candidates: frozenset[str]) -> list[str]:

@@ -68,17 +68,75 @@ def test_bytes_that_are_hardly_a_body(api: httpx2.Client, body: bytes) -> None:
 @fuzzed(150)
 @given(
     path=st.sampled_from(
-        ["/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items", "/v1/models/{id}"]
+        [
+            "/v1/responses",
+            "/v1/responses/{id}",
+            "/v1/responses/{id}/input_items",
+            "/v1/models/{id}",
+            "/v1/conversations",
+            "/v1/conversations/{id}",
+            "/v1/conversations/{id}/items",
+            "/v1/conversations/{conversation}/items",
+            "/v1/conversations/{conversation}/items/{id}",
+        ]
     ),
     name=bodies.TEXT | bodies.IDS,
     query=st.dictionaries(
-        st.sampled_from(["limit", "order", "after", "model", "include", "include[]", "stream"]),
+        st.sampled_from(
+            [
+                "limit",
+                "order",
+                "after",
+                "model",
+                "include",
+                "include[]",
+                "stream",
+                "metadata[a]",
+                "metadata[\0]",
+            ]
+        ),
         bodies.TEXT | bodies.IDS,
     ),
 )
-def test_paths_and_queries(api: httpx2.Client, path: str, name: str, query: dict[str, str]) -> None:
+def test_paths_and_queries(
+    api: httpx2.Client, conversation: str, path: str, name: str, query: dict[str, str]
+) -> None:
     pairs = "&".join(f"{quote(key)}={quote(value)}" for key, value in query.items())
-    check_answer(api.get(f"{path.replace('{id}', quote(name))}?{pairs}"))
+    path = path.replace("{id}", quote(name)).replace("{conversation}", conversation)
+    check_answer(api.get(f"{path}?{pairs}"))
+
+
+@fuzzed(100)
+@given(
+    path=st.sampled_from(["", "/{id}", "/{id}/items", "/{id}/fork"]),
+    body=bodies.mutated() | bodies.valid(),
+    more=st.dictionaries(
+        st.sampled_from(["metadata", "item_id"]), bodies.ANYTHING | st.dictionaries(bodies.TEXT, bodies.TEXT)
+    ),
+    is_ascii=st.booleans(),
+)
+def test_bodies_of_conversations(
+    api: httpx2.Client,
+    conversation: str,
+    path: str,
+    body: dict[str, Any],
+    more: dict[str, Any],
+    *,
+    is_ascii: bool,
+) -> None:
+    """The items of creates, with ids that earlier ones brought, and odd metadata beside them."""
+    takes = {"": {"items", "metadata"}, "/{id}": {"metadata"}, "/{id}/items": {"items"}}
+    sent = {"items": body.get("input"), **more}
+    sent = {key: value for key, value in sent.items() if key in takes.get(path, {"metadata", "item_id"})}
+    answer = api.post(
+        f"/v1/conversations{path.replace('{id}', conversation)}",
+        content=bodies.encode(sent, is_ascii=is_ascii),
+    )
+    check_answer(answer)
+    if answer.status_code == 200 and path != "/{id}/items":
+        name = answer.json()["id"]
+        assert api.get(f"/v1/conversations/{name}").json() == answer.json()
+        assert api.get(f"/v1/conversations/{name}/items").status_code == 200
 
 
 def quote(name: str) -> str:
@@ -89,6 +147,11 @@ def quote(name: str) -> str:
 @pytest.fixture(scope="module")
 def parent(api: httpx2.Client) -> bytes:
     return api.post("/v1/responses", json={"model": "offline", "input": "hi"}).json()["id"].encode()
+
+
+@pytest.fixture(scope="module")
+def conversation(api: httpx2.Client) -> str:
+    return api.post("/v1/conversations", json={"items": [{"role": "user", "content": "hi"}]}).json()["id"]
 
 
 def check(api: httpx2.Client, body: bytes) -> None:

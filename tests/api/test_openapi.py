@@ -11,7 +11,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.main import create_app
 from app.settings import Settings
+from tests.api import conversing
 from tests.api.asking import CREATE, MISSING, create
+from tests.api.conversing import CONVERSATIONS
 
 DOCUMENT: dict[str, Any] = create_app(Settings()).openapi()
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -85,7 +87,7 @@ def test_every_operation_says_what_it_does_and_answers(path: str, method: str) -
     answers = operation["responses"]
     assert "200" in answers
     assert "422" not in answers
-    if path.startswith("/v1/responses"):
+    if path.startswith(("/v1/responses", CONVERSATIONS)):
         assert {"400", "503"} <= answers.keys()
         assert answers["200"]["content"]["application/json"]["schema"]
         errors = [answer for status, answer in answers.items() if status != "200"]
@@ -119,3 +121,15 @@ def test_answers_fit_what_is_documented(api: httpx2.Client) -> None:
         check(item, "Item")
     check(api.get(f"{CREATE}/{MISSING}").json(), "Error")
     check(DOCUMENT["components"]["schemas"]["Error"]["example"], "Error")
+
+
+def test_answers_about_conversations_fit_too(api: httpx2.Client) -> None:
+    name = conversing.begin(api, "hi", metadata={"a": "b"})
+    path = f"{CONVERSATIONS}/{name}"
+    check(api.get(path).json(), "Conversation")
+    assert set(api.get(path).json()) == set(DOCUMENT["components"]["schemas"]["Conversation"]["properties"])
+    for row in api.get(CONVERSATIONS).json()["data"]:
+        check(row, "Conversation")
+    for item in conversing.items_of(api, name):
+        check(item, "Item")
+        check(api.delete(f"{path}/items/{item['id']}").json(), "Conversation")

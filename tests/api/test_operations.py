@@ -90,7 +90,7 @@ class TestUnknownRoutes:
             ("POST", "/v1/responses/"),
             ("GET", "/v1/responses/"),
             ("GET", f"{CREATE}/{MISSING}/output_items"),
-            ("GET", "/v1/conversations"),
+            ("GET", "/v1/threads"),
         ],
     )
     def test_a_path_that_is_not_there(self, api: httpx2.Client, method: str, path: str) -> None:

@@ -54,7 +54,7 @@ def accept(fragment: dict[str, Any], *, default_model: str | None = None) -> dic
     kept = {name: value for name, value in body.items() if value is not ...}
     params = parse_create(orjson.dumps(kept), default_model=default_model)
     check_state(params)
-    check_not_empty(params)
+    check_not_empty(params, has_history="previous_response_id" in params or "conversation" in params)
     return params
 
 

@@ -1,5 +1,6 @@
 """Input items: messages, reasoning, what steers the context, and the union of all (reference: "Items")."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, Field
@@ -10,7 +11,7 @@ from app.api.schemas.bounds import AnyId, CallId, LongText, Many, Status, id_of
 from app.api.schemas.content import AgentPart, AssistantPart, MessagePart, OutputText
 from app.api.schemas.formats import Effort, TextFormat
 from app.api.schemas.tools import Tools
-from app.api.schemas.unions import OneOf, refused
+from app.api.schemas.unions import MARK, OneOf, refused
 from app.errors import InvalidRequest
 
 CONTENT = OneOf("one of an array of objects or string")
@@ -143,6 +144,7 @@ LISTED = (
     "program_output", "reasoning", "shell_call", "shell_call_output", "tool_search_call",
     "tool_search_output", "web_search_call",
 )  # fmt: skip
+KEPT = [name for name in LISTED if name not in {"item_reference", "compaction_trigger"}]
 
 
 class Items(OneOf):
@@ -154,8 +156,14 @@ class Items(OneOf):
             return super().tag({"type": "item_reference" if is_reference else "message"})
         return super().tag(value)
 
+    def refuse(self, value: Any, path: str, *, names: Sequence[str]) -> InvalidRequest:
+        """Name what is refused, though the client left its name out."""
+        if isinstance(value, dict) and value.get("type") is None:
+            value = value | {"type": (self.tag(value) or "").removeprefix(MARK)}
+        return super().refuse(value, path, names=names)
 
-Item = Annotated[
+
+_Kept = (
     AnyMessage
     | Reasoning
     | calls.FunctionCall
@@ -183,15 +191,17 @@ Item = Annotated[
     | hosted.McpApprovalRequest
     | hosted.McpApprovalResponse
     | Compaction
-    | CompactionTrigger
-    | ItemReference
     | AdditionalTools
     | ConfigurationUpdate
     | AgentMessage
     | MultiAgentCall
-    | MultiAgentCallOutput,
-    Items("an input item", listed=LISTED, is_blamed_whole=True),
+    | MultiAgentCallOutput
+)
+Item = Annotated[
+    _Kept | CompactionTrigger | ItemReference, Items("an input item", listed=LISTED, is_blamed_whole=True)
 ]
+KeptItem = Annotated[_Kept, Items("an input item", listed=KEPT, is_blamed_whole=True)]
+"""An item itself: not the name of another one, and not what asks to act on others."""
 
 
 def _trigger_is_last(items: list[Any]) -> list[Any]:
