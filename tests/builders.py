@@ -53,7 +53,7 @@ async def a_run(
         accepted=accepted,
         context=Context(
             model=draft.model,
-            items=(*accepted.history(provider.name), draft.input.blob),
+            items=accepted.items(provider.name),
             params=draft.params,
             is_streamed=draft.is_streamed,
         ),

@@ -43,8 +43,6 @@ SETTINGS = {
     "reap_interval_seconds": "1",
     "queued_too_long_seconds": "2",
     "max_attempts": "50",
-    # So few that it takes long enough for many of them to die.
-    "worker_concurrency": "10",
 }
 WORDS = 10
 
