@@ -32,7 +32,7 @@ TEXTS = st.text('ab\n"é\U0001f600', max_size=4)
 NOTHING = st.sampled_from([None, ""])
 PROGRESS = {
     "web_search_call": ["in_progress", "searching", "completed"],
-    "code_interpreter_call": ["in_progress", "interpreting", "completed", "failed"],
+    "code_interpreter_call": ["in_progress", "interpreting", "completed"],
     "mcp_call": ["in_progress", "completed", "failed"],
 }
 HEADS: list[Json] = [
@@ -89,7 +89,9 @@ def final_items(head: Json) -> st.SearchStrategy[Json]:
 
 def deltas_of(slot: int, head: Json) -> st.SearchStrategy[Delta]:
     kinds: Any = st.sampled_from(["output_text", "refusal", "reasoning_text", "summary_text"])
-    steps = PROGRESS.get(head["type"], ["in_progress"])
+    # No other steps than those that adapters hand on.
+    steps = [f"response.{head['type']}.{step}" for step in PROGRESS.get(head["type"], ())]
+    progress = [st.sampled_from(steps).map(lambda step: Progress(slot, step))] if steps else []
     return st.one_of(
         st.just(ItemStarted(slot, head)),
         st.builds(PartStarted, st.just(slot), INDEXES, kinds),
@@ -102,7 +104,7 @@ def deltas_of(slot: int, head: Json) -> st.SearchStrategy[Delta]:
             st.none() | parts("output_text").map(lambda some: (some or [{}])[0]),
         ),
         st.builds(InputDelta, st.just(slot), TEXTS),
-        st.builds(lambda step: Progress(slot, f"response.{head['type']}.{step}"), st.sampled_from(steps)),
+        *progress,
         st.builds(ItemFinished, st.just(slot), st.none() | final_items(head)),
     )
 
