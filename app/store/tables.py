@@ -25,6 +25,41 @@ tenants = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("models", pg.ARRAY(sa.Text), comment="Glob patterns of models it may name; null is all"),
+)
+
+# Of a key only what checks it is kept: see `keys`.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("revoked_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("last_used_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("scopes", sa.SmallInteger, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    # A key is looked up before its tenant is known.
+    sa.Index("uq_api_keys__id", "id", unique=True),
+)
+
+# What a client's `Idempotency-Key` stands for, for a day.
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("response_id", pg.UUID, comment="The response that it stands for, or will"),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("lease_until", sa.TIMESTAMP(timezone=True), comment="While the first request runs"),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False, comment="Hash of route and body"),
+    sa.Column("answer", sa.LargeBinary, comment="What was answered, where it cannot be read again; zstd"),
+    sa.PrimaryKeyConstraint("tenant_id", "key"),
+    # Serves pruning by age.
+    sa.Index("ix_idempotency_keys__created_at", "created_at"),
 )
 
 # A row names the dictionary it was compressed with by version, so a dump can be read without this code.
@@ -80,17 +115,18 @@ responses = sa.Table(
         server_default="0",
         comment="Estimate of all items from the root to the end of this turn",
     ),
+    sa.Column("secrets", sa.LargeBinary, comment="Sealed; wiped when the response ends"),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.CheckConstraint("status between 0 and 5", name="status"),
     sa.CheckConstraint("(finished_at is not null) = (status >= 2)", name="finished"),
     sa.CheckConstraint("(fork_chains is null) = (fork_seqs is null)", name="fork"),
     sa.CheckConstraint("(lease_until is not null) = (status = 1)", name="lease"),
     # Partial: only unfinished rows are in these, so a finished response costs them nothing.
-    # The queue's order, what has waited too long, the limit on a tenant's queue, expired leases, results
-    # kept for a while.
-    sa.Index("ix_responses__queue", "priority", "id", postgresql_where=sa.text("status = 0")),
+    # The tenants' queues in their order and the limit on them, what has waited too long, the limit on a
+    # tenant's runs, expired leases, results kept for a while.
+    sa.Index("ix_responses__queue", "tenant_id", "priority", "id", postgresql_where=sa.text("status = 0")),
     sa.Index("ix_responses__waiting", "queued_at", postgresql_where=sa.text("status = 0")),
-    sa.Index("ix_responses__unfinished", "tenant_id", "status", postgresql_where=sa.text("status < 2")),
+    sa.Index("ix_responses__running", "tenant_id", postgresql_where=sa.text("status = 1")),
     sa.Index("ix_responses__lease", "lease_until", postgresql_where=sa.text("status = 1")),
     sa.Index("ix_responses__expiry", "expires_at", postgresql_where=sa.text("expires_at is not null")),
     # Serves the context walk, and refuses a second turn at the same place.
@@ -179,3 +215,37 @@ response_events = sa.Table(
     # Serves pruning by age.
     sa.Index("ix_response_events__created_at", "created_at"),
 )
+
+# What a tenant has used of its limits in the last minute. Not logged: a crash forgets it, and a request
+# then costs no flush of the log (docs/decisions/0022).
+rate_limits = sa.Table(
+    "rate_limits",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column(
+        "requests_until", sa.TIMESTAMP(timezone=True), nullable=False, comment="When all may be used again"
+    ),
+    sa.Column("tokens_until", sa.TIMESTAMP(timezone=True), nullable=False),
+    # Rows are rewritten with each request, and none of it is in an index: such an update stays in its page.
+    postgresql_with={"fillfactor": "50"},
+    prefixes=["UNLOGGED"],
+)
+
+TENANT_ROLE = "holdfast_tenant"
+"""Whom a request acts as: a role that row-level security holds to one tenant's rows."""
+
+TENANT_SETTING = "holdfast.tenant_id"
+"""Which tenant that is."""
+
+OF_TENANTS = (
+    "responses",
+    "response_attempts",
+    "response_events",
+    "conversations",
+    "removed_items",
+    "item_aliases",
+    "api_keys",
+    "idempotency_keys",
+    "rate_limits",
+)
+"""The tables whose rows belong to a tenant; each has a policy (docs/decisions/0019)."""

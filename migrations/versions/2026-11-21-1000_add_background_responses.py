@@ -37,16 +37,16 @@ def upgrade() -> None:
     )
     # Partial: only unfinished rows are in them, so a finished response costs them nothing.
     op.create_index(
-        "ix_responses__queue", "responses", ["priority", "id"], postgresql_where=sa.text("status = 0")
+        "ix_responses__queue",
+        "responses",
+        ["tenant_id", "priority", "id"],
+        postgresql_where=sa.text("status = 0"),
     )
     op.create_index(
         "ix_responses__waiting", "responses", ["queued_at"], postgresql_where=sa.text("status = 0")
     )
     op.create_index(
-        "ix_responses__unfinished",
-        "responses",
-        ["tenant_id", "status"],
-        postgresql_where=sa.text("status < 2"),
+        "ix_responses__running", "responses", ["tenant_id"], postgresql_where=sa.text("status = 1")
     )
     op.create_index(
         "ix_responses__lease", "responses", ["lease_until"], postgresql_where=sa.text("status = 1")
@@ -101,7 +101,7 @@ def downgrade() -> None:
     op.execute("set local lock_timeout = '3s'")
     op.drop_table("response_events")
     op.drop_table("response_attempts")
-    for index in ("queue", "waiting", "unfinished", "lease", "expiry"):
+    for index in ("queue", "waiting", "running", "lease", "expiry"):
         op.drop_index(f"ix_responses__{index}", "responses")
     op.drop_constraint(op.f("ck_responses__lease"), "responses")
     columns = (
