@@ -12,6 +12,7 @@ import uuid
 
 RESPONSE = "resp_"
 CONVERSATION = "conv_"
+KEY = "hf_"
 
 _DIGITS = 32
 
@@ -91,6 +92,15 @@ def conversation_id(value: uuid.UUID) -> str:
 def parse_conversation_id(text: str) -> uuid.UUID | None:
     """The UUID in a well-formed conversation id, or None: such a conversation cannot exist."""
     return _uuid(text[len(CONVERSATION) :]) if text.startswith(CONVERSATION) else None
+
+
+def key_id(value: uuid.UUID) -> str:
+    return KEY + value.hex
+
+
+def parse_key_id(text: str) -> uuid.UUID | None:
+    """The UUID in a well-formed id of an API key, or None: such a key cannot exist."""
+    return _uuid(text[len(KEY) :]) if text.startswith(KEY) else None
 
 
 def item_id(kind: str, response: uuid.UUID, place: int) -> str:

@@ -59,6 +59,8 @@ class Job:
     input_blob: bytes
     context_tokens: int
     """Estimate of the history and the new input together."""
+    secrets: bytes | None = None
+    """The secrets of the tools, sealed; they are not in `request`."""
 
 
 class Verdict(Enum):

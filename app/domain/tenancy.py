@@ -1,9 +1,40 @@
 """Who owns the data, and who is asking now."""
 
 from dataclasses import dataclass
+from enum import IntFlag
+from fnmatch import fnmatchcase
+from uuid import UUID
 
 DEFAULT_TENANT_ID = 1
 """The tenant of a server without keys; the first migration makes it."""
+
+
+class Scope(IntFlag):
+    """What a key may do. Stored as a number, so values stay what they are."""
+
+    READ = 1
+    WRITE = 2
+    AUDIT = 4
+    """To read everything, and to write nothing."""
+    ADMIN = 8
+
+    @property
+    def granted(self) -> "Scope":
+        """These and all that they imply: writing without reading back what was written serves nobody."""
+        implied = self
+        if Scope.ADMIN in self:
+            implied |= ALL_SCOPES
+        if self & (Scope.WRITE | Scope.AUDIT):
+            implied |= Scope.READ
+        return implied
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Their names in lower case, as the command line takes them."""
+        return tuple((scope.name or "").lower() for scope in Scope if scope in self)
+
+
+ALL_SCOPES = Scope.READ | Scope.WRITE | Scope.AUDIT | Scope.ADMIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +42,14 @@ class Caller:
     """Whoever makes a request, reduced to what the rest of the server may know."""
 
     tenant_id: int = DEFAULT_TENANT_ID
+    key_id: UUID | None = None
+    """None where there are no keys, and for what acts in a tenant's name without a request."""
+    scopes: Scope = ALL_SCOPES
+    models: tuple[str, ...] | None = None
+    """Glob patterns of the models that may be named; None is all."""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes.granted
+
+    def may_name(self, model: str) -> bool:
+        return self.models is None or any(fnmatchcase(model, pattern) for pattern in self.models)

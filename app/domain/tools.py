@@ -46,19 +46,15 @@ def echo_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 def secret_in(tool: Mapping[str, Any]) -> str | None:
     """The path of a secret inside this tool, if it has one."""
     if tool["type"] == "mcp":
-        return next((key for key in ("authorization", "headers") if tool.get(key)), None)
+        if key := next((key for key in ("authorization", "headers") if tool.get(key)), None):
+            return key
+        return "server_url" if REDACTED in public_url(tool.get("server_url") or "") else None
     if tool["type"] == "namespace":
         inner = enumerate(tool["tools"])
         return next((f"tools[{index}].{path}" for index, each in inner if (path := secret_in(each))), None)
-    if (key := _CONTAINERS.get(tool["type"])) and _domain_secrets(tool.get(key)):
+    if (key := CONTAINERS.get(tool["type"])) and domain_secrets(tool.get(key)):
         return f"{key}.network_policy.domain_secrets"
     return None
-
-
-def secret_place(tools: Sequence[Mapping[str, Any]]) -> str | None:
-    """The path of the first secret among a request's tools."""
-    found = ((index, secret_in(tool)) for index, tool in enumerate(tools))
-    return next((f"tools[{index}].{path}" for index, path in found if path), None)
 
 
 def _filled(tool: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,11 +90,11 @@ def _mcp(tool: Mapping[str, Any]) -> dict[str, Any]:
     echo.pop("authorization", None)
     echo["headers"] = None
     if url := echo.get("server_url"):
-        echo["server_url"] = _public_url(url)
+        echo["server_url"] = public_url(url)
     return echo
 
 
-def _public_url(url: str) -> str:
+def public_url(url: str) -> str:
     """The address without a user, a password or a query: keys travel in all three."""
     try:
         parts = urlsplit(url)
@@ -116,9 +112,9 @@ def _namespace(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _contained(tool: Mapping[str, Any]) -> dict[str, Any]:
     """A tool that runs in a container, whose network policy may name secrets."""
-    key = _CONTAINERS[tool["type"]]
+    key = CONTAINERS[tool["type"]]
     container: Any = tool.get(key)
-    if not (secrets := _domain_secrets(container)):
+    if not (secrets := domain_secrets(container)):
         return dict(tool)
     policy = {
         **container["network_policy"],
@@ -127,12 +123,14 @@ def _contained(tool: Mapping[str, Any]) -> dict[str, Any]:
     return {**tool, key: {**container, "network_policy": policy}}
 
 
-def _domain_secrets(container: Any) -> list[dict[str, Any]]:
+def domain_secrets(container: Any) -> list[dict[str, Any]]:
+    """The secrets that a container's network policy names; their `value` is the secret."""
     policy = container.get("network_policy") if isinstance(container, dict) else None
     return (policy or {}).get("domain_secrets") or []
 
 
-_CONTAINERS: Mapping[str, str] = {"code_interpreter": "container", "shell": "environment"}
+CONTAINERS: Mapping[str, str] = {"code_interpreter": "container", "shell": "environment"}
+"""Where the tools that run in a container describe it."""
 
 _ECHOES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "function": _function,

@@ -63,7 +63,9 @@ def _read(*, takes: bool, is_cut: bool) -> Statement:
     )
     own = sa.select(ours.c.id.label("chain"), (ours.c.next_seq - 1).label("upto"))
     line = lineage.lines(own, ours)
-    turn = lineage.turns_of(line, _floor(seen) if is_cut else None)
+    if is_cut:
+        line = lineage.cut(line, _floor(seen))
+    turn = lineage.turns_of(line)
     return Statement(
         sa.select(
             seen.c.next_seq, seen.c.fork_chains, seen.c.fork_seqs, held.c.next_seq.label("held_seq"), turn

@@ -15,6 +15,7 @@ import asyncpg
 from app.domain.tenancy import Caller
 from app.errors import Unavailable
 from app.store.statements import Statement
+from app.store.tables import TENANT_ROLE, TENANT_SETTING
 
 _DOWN = (
     OSError,
@@ -47,6 +48,23 @@ ACQUIRE_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
 
+EVERY_TENANT = 0
+# With row_security off Postgres refuses what a policy would hide: who acts for all tenants, but as a login
+# role that policies bind, must not take "nothing is visible" for "nothing is there", such as keys.
+_ACT = (
+    f"select set_config('role', $1, false), set_config('{TENANT_SETTING}', $2, false), "
+    "set_config('row_security', $3, false)"
+)
+_ACT_LOCALLY = _ACT.replace("false", "true")
+
+
+def _session_of(tenant_id: int) -> tuple[str, str, str]:
+    """Role, tenant and row security, as `_ACT` takes them."""
+    if tenant_id == EVERY_TENANT:
+        return "none", str(tenant_id), "off"
+    return TENANT_ROLE, str(tenant_id), "on"
+
+
 class _Driver(Protocol):
     """What a connection or a pool of asyncpg offers (the library ships no types for it)."""
 
@@ -56,10 +74,23 @@ class _Driver(Protocol):
 
 
 class _Connection(asyncpg.Connection):
-    """Given back without a reset query: we leave nothing behind, and it halves a round trip."""
+    """Given back without a reset query: we leave nothing behind, and it halves a round trip.
+
+    But for whom it acts: that is remembered, so that it costs a round trip only where it changes.
+    """
+
+    _acting_for: int | None = None
 
     def get_reset_query(self) -> str:
         return ""
+
+    async def act_for(self, tenant_id: int) -> None:
+        """Be held to one tenant's rows by row-level security; `EVERY_TENANT` is held to nothing."""
+        if self._acting_for == tenant_id:
+            return
+        self._acting_for = None
+        await self.fetch(_ACT, *_session_of(tenant_id))
+        self._acting_for = tenant_id
 
 
 class _Fetching:
@@ -115,8 +146,10 @@ class SystemTx(_Fetching):
 class Database:
     """A small pool: more connections than cores make Postgres slower, so requests wait here instead."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, *, is_ours: bool = True) -> None:
+        """`is_ours` is false where a proxy stands between, that pools transactions."""
         self._pool = pool
+        self._is_ours = is_ours
 
     @classmethod
     async def connect(cls, url: str, *, size: int, statement_cache: bool = True) -> "Database":
@@ -142,7 +175,7 @@ class Database:
         )
         with _unavailable():
             await pool
-        return cls(pool)
+        return cls(pool, is_ours=statement_cache)
 
     @property
     def checked_out(self) -> int:
@@ -151,28 +184,42 @@ class Database:
 
     @asynccontextmanager
     async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
-        with _unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield ReadTx(connection, caller.tenant_id)
+        async with self._connection(caller.tenant_id, is_transaction=False) as connection:
+            yield ReadTx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
         """For one statement that writes, and is a transaction by itself."""
-        with _unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield Tx(connection, caller.tenant_id)
+        async with self._connection(caller.tenant_id, is_transaction=False) as connection:
+            yield Tx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
-        with _unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
-                yield Tx(connection, caller.tenant_id)
+        async with self._connection(caller.tenant_id, is_transaction=True) as connection:
+            yield Tx(connection, caller.tenant_id)
 
     @asynccontextmanager
     async def begin_system(self) -> AsyncGenerator[SystemTx]:
+        async with self._connection(EVERY_TENANT, is_transaction=True) as connection:
+            yield SystemTx(connection)
+
+    @asynccontextmanager
+    async def _connection(self, tenant_id: int, *, is_transaction: bool) -> AsyncGenerator[Any]:
+        """A connection that acts for one tenant, or for every one."""
         with _unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
-                yield SystemTx(connection)
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                if not self._is_ours:
+                    # A proxy hands out another connection with each transaction: nothing can be remembered.
+                    async with connection.transaction():
+                        await connection.fetch(_ACT_LOCALLY, *_session_of(tenant_id))
+                        yield connection
+                    return
+                await connection.act_for(tenant_id)
+                if is_transaction:
+                    async with connection.transaction():
+                        yield connection
+                else:
+                    yield connection
 
     async def ping(self, *, within_seconds: float = 2.0) -> None:
         """Raise `Unavailable` if no connection is free, or Postgres does not answer, within this time."""

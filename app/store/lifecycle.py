@@ -22,7 +22,7 @@ from app.domain.jobs import Claim, Expired, Job, Mode
 from app.domain.response import CHAINABLE, Draft, Status, snapshot
 from app.domain.turn import Turn
 from app.store import conversation_locks as locks
-from app.store import items, lineage
+from app.store import fairness, items, lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
 from app.store.statements import CANCELLED, IN_PROGRESS, ITEMS, QUEUED, Statement, storable
@@ -101,7 +101,7 @@ def _attach_locked() -> Statement:
 _attach = _attach_locked()
 _enqueue = Statement(
     pg.insert(t)
-    .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request")})
+    .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request", "secrets")})
     .values(queued_at=sa.func.now())
     .on_conflict_do_nothing()
     .returning(t.c.id)
@@ -117,19 +117,8 @@ _queued = Statement(
 )
 
 
-def _claim_next() -> Statement:
-    """Take the first queued response, note the attempt, and give back what the run needs.
-
-    Served by ix_responses__queue; SKIP LOCKED lets claimers pass each other instead of waiting.
-    """
-    first = (
-        sa.select(t.c.tenant_id, t.c.id)
-        .where(t.c.status == QUEUED)
-        .order_by(t.c.priority, t.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .cte("first")
-    )
+def _claim_next(first: sa.CTE) -> Statement:
+    """Take a queued response that is locked, note the attempt, and give back what the run needs."""
     claimed = (
         sa.update(t)
         .where(t.c.tenant_id == first.c.tenant_id, t.c.id == first.c.id)
@@ -137,7 +126,7 @@ def _claim_next() -> Statement:
         .returning(
             t.c.tenant_id, t.c.id, t.c.attempt, t.c.mode, t.c.event_count, t.c.previous_id, t.c.chain_id,
             t.c.seq, t.c.fork_chains, t.c.fork_seqs, t.c.codec, t.c.request, t.c["items"],
-            t.c.context_tokens,
+            t.c.context_tokens, t.c.secrets,
         )
         .cte("claimed")
     )  # fmt: skip
@@ -152,9 +141,15 @@ def _claim_next() -> Statement:
     return Statement(sa.select(claimed).add_cte(noted))
 
 
-_claim = _claim_next()
+_claim = _claim_next(fairness.first_in_turn())
+_claim_of_tenant = _claim_next(fairness.first_of_tenant())
 
-_ENDED: dict[str, Any] = {"finished_at": sa.func.now(), "lease_until": None, "request": None}
+_ENDED: dict[str, Any] = {
+    "finished_at": sa.func.now(),
+    "lease_until": None,
+    "request": None,
+    "secrets": None,
+}
 _expiry = sa.case((t.c.mode.op("&")(sa.literal_column(str(int(Mode.EPHEMERAL)))) > 0, _later), else_=None)
 _FINISH = (
     "status", "codec", "model", "body", "items", "output_count", "output_gated", "continuation",
@@ -240,7 +235,15 @@ async def append_items(tx: Tx, turn: Turn) -> None:
 
 
 async def enqueue(
-    tx: Tx, turn: Turn, *, mode: Mode, priority: int, event_count: int, request: bytes, max_queued: int
+    tx: Tx,
+    turn: Turn,
+    *,
+    mode: Mode,
+    priority: int,
+    event_count: int,
+    request: bytes,
+    max_queued: int,
+    secrets: bytes | None = None,
 ) -> bool:
     """Store a response as queued work, if its tenant has fewer than `max_queued` waiting.
 
@@ -250,18 +253,27 @@ async def enqueue(
     count = await tx.fetch_one(_queued, max_queued=max_queued)
     if count and count["count"] >= max_queued:
         return False
-    job = {"mode": mode, "priority": priority, "event_count": event_count, "request": compress(request)}
+    job = {"mode": mode, "priority": priority, "event_count": event_count}
+    job |= {"request": compress(request), "secrets": secrets}
     await _put(tx, _enqueue, turn, job)
     return True
 
 
-async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job | None:
-    """Win the right to generate the first queued response, or learn that there is none.
+async def claim_next(
+    tx: SystemTx, *, owner: str, lease_seconds: float, last_tenant_id: int = 0, max_running: int | None = None
+) -> Job | None:
+    """Win the right to generate a queued response, or learn that there is none that may run.
 
-    One statement, so two workers cannot both win. The attempt number it returns fences every later
-    write. Which message woke the worker does not matter: the row is the queue.
+    It is the first, by priority and age, of the next tenant after `last_tenant_id`, so that tenants take
+    turns; of one that has `max_running` running already nothing is claimed. One statement claims, so two
+    workers cannot both win, and rows in others' hands are passed by. The attempt number it returns fences
+    every later write. Which message woke the worker does not matter: the row is the queue.
     """
-    row = await tx.fetch_one(_claim, owner=owner, lease=timedelta(seconds=lease_seconds))
+    how = {"owner": owner, "lease": timedelta(seconds=lease_seconds)}
+    if max_running is None:
+        row = await tx.fetch_one(_claim, last_tenant_id=last_tenant_id, **how)
+    else:
+        row = await _claim_within(tx, last_tenant_id, max_running, how)
     if row is None:
         return None
     claim = Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"])
@@ -280,7 +292,22 @@ async def claim_next(tx: SystemTx, *, owner: str, lease_seconds: float) -> Job |
         request=request,
         input_blob=input_blob,
         context_tokens=row["context_tokens"],
+        secrets=row["secrets"],
     )
+
+
+async def _claim_within(
+    tx: SystemTx, last_tenant_id: int, max_running: int, how: dict[str, Any]
+) -> Row | None:
+    """Claim where there is room. Who waited for another's claim may find none left, and goes on."""
+    passed = set[int]()
+    while True:
+        turn_of = await fairness.take_turn(tx, last_tenant_id=last_tenant_id, max_running=max_running)
+        if turn_of is None or turn_of in passed:
+            return None
+        if row := await tx.fetch_one(_claim_of_tenant, turn_of=turn_of, max_running=max_running, **how):
+            return row
+        passed.add(last_tenant_id := turn_of)
 
 
 async def finish(

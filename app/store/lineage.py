@@ -26,20 +26,13 @@ _p = sa.bindparam
 _by_seq = itemgetter("seq")
 
 
-def turns_of(
-    line: sa.CTE,
-    floor: sa.ColumnElement[Any] | None = None,
-    *,
-    tip: Any = None,
-) -> sa.Lateral:
+def turns_of(line: sa.CTE, *, tip: Any = None) -> sa.Lateral:
     """Each line up to where it was left: one index range scan a line, almost always exactly one.
 
     Served by uq_responses__line. Rows of one line come in its order; which line comes first is not said.
 
     Args:
-        line: lines by `chain`, each with its last place taken, `upto`.
-        floor: the context's estimate up to which nothing is needed; a turn that ends at it is still read,
-            because what follows it may belong to it. None reads all.
+        line: lines by `chain`, each with its last place taken, `upto`; if it was cut, from its `first`.
         tip: the turn whose own forks are wanted.
     """
     columns = turn_columns(line)
@@ -49,8 +42,8 @@ def turns_of(
     turn = sa.select(*columns).where(
         t.c.tenant_id == _p("tenant_id"), t.c.chain_id == line.c.chain, t.c.seq <= line.c.upto
     )
-    if floor is not None:
-        turn = turn.where(t.c.seq >= _cut(line, floor))
+    if "first" in line.c:
+        turn = turn.where(t.c.seq >= line.c.first)
     # A subquery that sorts cannot be merged into the join, so the planner has to take one line
     # after the other, by the index, however few lines it believes there are.
     return turn.order_by(t.c.seq).lateral("turn")
@@ -64,8 +57,15 @@ def turn_columns(line: sa.CTE) -> list[sa.ColumnElement[Any]]:
     ]  # fmt: skip
 
 
-def _cut(line: sa.CTE, floor: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-    """The last place of a line that is out of reach: found by walking back, so it costs what is kept."""
+def cut(line: sa.CTE, floor: sa.ColumnElement[Any]) -> sa.CTE:
+    """The same lines from the last place that is out of reach: found by walking back, so it costs what is
+    kept. That turn is still read, because what follows it may belong to it.
+
+    Made before the turns are read: beneath row-level security only a plain comparison is an index's.
+
+    Args:
+        floor: the context's estimate up to which nothing is needed.
+    """
     past = t.alias("past")
     last = (
         sa.select(past.c.seq)
@@ -78,7 +78,8 @@ def _cut(line: sa.CTE, floor: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         .order_by(past.c.seq.desc())
         .limit(1)
     )
-    return sa.func.coalesce(last.correlate(line).scalar_subquery(), 0)
+    first = sa.func.coalesce(last.correlate(line).scalar_subquery(), 0)
+    return sa.select(line.c.chain, line.c.upto, first.label("first")).cte("kept")
 
 
 def tip_tokens(chain: Any, seq: Any) -> sa.Select[Any]:
@@ -127,8 +128,9 @@ def _walk(*, is_cut: bool) -> Statement:
         .prefix_with("materialized", dialect="postgresql")
     )
     line = lines(sa.select(tip.c.chain_id.label("chain"), tip.c.seq.label("upto")), tip)
-    tokens = sa.select(tip.c.context_tokens).scalar_subquery()
-    turn = turns_of(line, tokens - _budget if is_cut else None, tip=_p("id"))
+    if is_cut:
+        line = cut(line, sa.select(tip.c.context_tokens).scalar_subquery() - _budget)
+    turn = turns_of(line, tip=_p("id"))
     return Statement(sa.select(turn).select_from(line.join(turn, sa.true())))
 
 
@@ -155,8 +157,9 @@ def given_lines() -> sa.CTE:
 def _along(*, is_cut: bool) -> Statement:
     """Given lines, from wherever they begin."""
     line = given_lines()
-    floor = _p("floor", type_=sa.Integer) if is_cut else None
-    turn = turns_of(line, floor)
+    if is_cut:
+        line = cut(line, _p("floor", type_=sa.Integer))
+    turn = turns_of(line)
     return Statement(sa.select(turn).select_from(line.join(turn, sa.true())))
 
 

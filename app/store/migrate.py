@@ -14,6 +14,9 @@ from sqlalchemy.exc import DBAPIError
 import migrations
 from app.errors import Unavailable
 
+_IS_BOUND = "select row_security_active(to_regclass('api_keys')::oid)"
+"""Whether this user sees a tenant's rows alone, and so not all that the server itself has to see."""
+
 
 def upgrade(database_url: str) -> None:
     """Apply what is missing. An advisory lock makes processes that do it at once take turns.
@@ -40,9 +43,10 @@ def require(database_url: str) -> None:
 
 
 async def _answer(database_url: str) -> None:
-    connection = await asyncpg.connect(_plain(database_url), timeout=10)
+    connection, is_bound = await asyncpg.connect(_plain(database_url), timeout=10), False
     try:
         found = await connection.fetchval("select version_num from alembic_version")
+        is_bound = await connection.fetchval(_IS_BOUND)
     except asyncpg.UndefinedTableError:
         found = None
     finally:
@@ -52,6 +56,8 @@ async def _answer(database_url: str) -> None:
     # One that we do not know is from a later release, which has to run beside this one (law L12).
     if found is None or found in older:
         raise Unavailable("the database is not at this release's schema: run `holdfast migrate`")
+    if is_bound:
+        raise Unavailable("row-level security binds the database's user: serve as the owner of the tables")
 
 
 def script(database_url: str) -> str:

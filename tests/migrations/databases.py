@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -45,3 +45,19 @@ def run_script(url: str, script: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+@contextmanager
+def login_role(postgres_url: str, options: str = "") -> Generator[str]:
+    """The name of a new role that may log in, and is its own password; it is dropped in the end."""
+    name = f"holdfast_login_{ids.new_uuid().hex}"
+    fetch(postgres_url, f"create role {name} login password '{name}' {options}")
+    yield name
+    fetch(postgres_url, f"drop role {name}")
+
+
+def logged_in(url: str, role: str) -> str:
+    """The same database, for a role of `login_role`."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{role}@{place}"))

@@ -23,7 +23,7 @@ import migrations
 from app.errors import Unavailable
 from app.store import migrate
 from app.store.tables import metadata
-from tests.migrations.databases import empty_database, fetch, run_script
+from tests.migrations.databases import empty_database, fetch, logged_in, login_role, run_script
 
 VERSIONS = sorted((Path(migrations.__file__).parent / "versions").glob("*.py"))
 ROOT = Path(migrations.__file__).parents[1]
@@ -196,3 +196,53 @@ def test_an_upgrade_of_a_database_that_is_not_there_says_which(postgres_url: str
     url = head.rpartition("/")[0] + "/not_there" + (f"?{query}" if query else "")
     with pytest.raises(Unavailable, match="not_there"):
         migrate.upgrade(url)
+
+
+class TestOwnersWhoAreNoSuperusers:
+    """Those whom managed databases give out: what they lack, a superuser may have done for them before."""
+
+    @pytest.fixture(autouse=True)
+    def role_is_there(self, database_url: str) -> None:
+        """Roles are the server's: another database's migration has made it."""
+
+    @pytest.fixture
+    def login(self, postgres_url: str) -> Generator[str]:
+        with login_role(postgres_url, "createrole") as name:
+            yield name
+
+    @pytest.fixture
+    def url(self, login: str, empty_url: str) -> str:
+        name = fetch(empty_url, "select current_database()")[0][0]
+        fetch(empty_url, f'alter database "{name}" owner to {login}')
+        return logged_in(empty_url, login)
+
+    def acts_as_the_role(self, url: str) -> bool:
+        [(acts,)] = fetch(url, "select set_config('role', 'holdfast_tenant', false) = 'holdfast_tenant'")
+        return bool(acts)
+
+    def test_who_was_given_the_role_need_not_be_able_to_make_it(
+        self, url: str, login: str, empty_url: str
+    ) -> None:
+        fetch(empty_url, f"alter role {login} nocreaterole")
+        fetch(empty_url, f"grant holdfast_tenant to {login}")
+        migrate.upgrade(url)
+        assert self.acts_as_the_role(url)
+
+    def test_who_made_the_role_may_act_as_it(self, url: str, login: str, empty_url: str) -> None:
+        """Since Postgres 16 a maker is a member who may give the role to anybody, but not act as it."""
+        [(version,)] = fetch(empty_url, "select current_setting('server_version_num')::int")
+        options = "admin true, inherit false, set false" if int(str(version)) >= 160000 else "admin option"
+        fetch(empty_url, f"grant holdfast_tenant to {login} with {options}")
+        migrate.upgrade(url)
+        assert self.acts_as_the_role(url)
+
+    def test_who_may_not_make_a_role_that_is_missing_is_told_what_to_do(
+        self, url: str, login: str, empty_url: str
+    ) -> None:
+        fetch(empty_url, f"alter role {login} nocreaterole")
+        script = ScriptDirectory.from_config(config(url)).get_revision("0004")
+        assert script
+        statement = script.module.CREATE_ROLE.replace("holdfast_tenant", "holdfast_missing")
+        told = f"let a superuser run .create role holdfast_missing nologin; grant holdfast_missing to {login}"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=told):
+            fetch(url, statement)

@@ -45,7 +45,8 @@ async def made(db: Database, caller: Caller, *said: str | Item) -> UUID:
     """A conversation with these as its first items."""
     turn_id = ids.new_uuid()
     items = [an_item(each) if isinstance(each, str) else each for each in said]
-    made = await doing.create(db, caller, {}, turn_id, normalise(items, turn_id))
+    async with db.begin(caller) as tx:
+        made = await doing.create(tx, {}, turn_id, normalise(items, turn_id))
     return made.id
 
 
@@ -53,7 +54,8 @@ async def say(db: Database, caller: Caller, conversation_id: UUID, *said: str | 
     """Add items as one turn; their ids."""
     turn_id = ids.new_uuid()
     items = normalise([an_item(each) if isinstance(each, str) else each for each in said], turn_id)
-    await doing.add_items(db, caller, conversation_id, turn_id, items)
+    async with db.begin(caller) as tx:
+        await doing.add_items(tx, conversation_id, turn_id, items)
     return [item["id"] for item in items.items]
 
 
@@ -62,7 +64,8 @@ async def take_out(db: Database, caller: Caller, conversation_id: UUID, item_id:
 
 
 async def fork(db: Database, caller: Caller, conversation_id: UUID, item_id: str | None = None) -> UUID:
-    return (await doing.fork(db, caller, conversation_id, {}, item_id)).id
+    async with db.begin(caller) as tx:
+        return (await doing.fork(tx, conversation_id, {}, item_id)).id
 
 
 async def take(

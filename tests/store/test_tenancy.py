@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import pytest
 import app.store
 from app import ids
 from app.domain.conversation import Conversation, Lock
+from app.domain.idempotency import IdempotencyKey, KeyClaim
 from app.domain.jobs import Claim, Mode
 from app.domain.response import Status
 from app.domain.tenancy import Caller
@@ -23,9 +25,11 @@ from app.store import (
     conversation_locks,
     conversations,
     events,
+    idempotency,
     items,
     lifecycle,
     lineage,
+    rate_limits,
     responses,
 )
 from app.store.codec import CODEC, compress
@@ -51,6 +55,10 @@ async def end(tx: Tx, turn: Turn) -> None:
     nothing = {"body": compress(b'{"model":"m"}'), "request": compress(b"{}"), "items": compress(b"")}
     row = {"id": turn.id, "codec": CODEC, "conversation_id": None, **nothing}
     await lifecycle.end(tx, row, Status.CANCELLED, event_count=2, ttl_seconds=1, error=None)
+
+
+def use_limits(tx: Tx) -> Awaitable[object]:
+    return rate_limits.use(tx, requests=timedelta(seconds=1), tokens=timedelta(seconds=1))
 
 
 LOOKS: dict[str, tuple[Look, object]] = {
@@ -91,6 +99,9 @@ OF_RUNS: dict[str, tuple[Look, object]] = {
     "events.read_after": (lambda tx, turn: events.read_after(tx, turn.id, -1), []),
     "events.read_all": (lambda tx, turn: events.read_all(tx, turn.id), b""),
     "events.count": (lambda tx, turn: events.count(tx, turn.id), 0),
+    "rate_limits.use": (lambda tx, _: use_limits(tx), rate_limits.Used(1, 1)),
+    "rate_limits.look": (lambda tx, _: rate_limits.look(tx), rate_limits.Used(0, 0)),
+    "rate_limits.correct": (lambda tx, _: rate_limits.correct(tx, tokens=timedelta(seconds=1)), None),
 }
 """The same for a response that is being generated."""
 
@@ -177,6 +188,25 @@ OF_CONVERSATIONS: dict[str, tuple[Look, object]] = {
 """The same for a conversation in which a response runs."""
 
 
+def keyed(tx: Tx, turn: Turn) -> KeyClaim:
+    return KeyClaim(tx.tenant_id, "key", turn.id)
+
+
+OF_KEYS: dict[str, tuple[Look, object]] = {
+    "idempotency.claim": (
+        lambda tx, turn: idempotency.claim(
+            tx, IdempotencyKey("key", b"print"), turn.id, lease_seconds=60, retention_seconds=60
+        ),
+        None,
+    ),
+    "idempotency.find": (lambda tx, _: idempotency.find(tx, "key"), None),
+    "idempotency.end": (lambda tx, turn: idempotency.end(tx, keyed(tx, turn)), False),
+    "idempotency.release": (lambda tx, turn: idempotency.release(tx, keyed(tx, turn)), None),
+    "idempotency.answer": (lambda tx, _: idempotency.answer(tx, "key", b"{}"), None),
+}
+"""The same for an idempotency key whose response is being made."""
+
+
 async def talking(db: Database, caller: Caller) -> Turn:
     """The only turn of a locked conversation: an item of a client's own id, which was taken out, and another."""
     conversation = Conversation(ids.new_uuid(), {"a": "b"})
@@ -209,6 +239,7 @@ async def running(db: Database, caller: Caller) -> Turn:
     async with db.begin(caller) as tx:
         await enqueue(tx, turn)
         await events.put(tx, turn.id, 1, b"event: x\n\n" * 2)
+        await use_limits(tx)
         claim = "update responses set status = 1, attempt = 1, lease_until = now() where id = $1"
         await tx._driver.fetch(claim, turn.id)
         attempt = (
@@ -229,6 +260,8 @@ async def everything(db: Database, caller: Caller, turn: Turn) -> list[object]:
                 ("responses", "id"),
                 ("response_events", "response_id"),
                 ("response_attempts", "response_id"),
+                # Of the tenant itself: it has no turn to be looked up by.
+                ("rate_limits", "$2::uuid"),
             )
         ]
 
@@ -246,13 +279,13 @@ def of_a_tenant() -> set[str]:
 
 
 def test_every_function_of_the_store_is_looked_at() -> None:
-    assert of_a_tenant() == set(LOOKS) | set(OF_RUNS) | set(OF_CONVERSATIONS)
+    assert of_a_tenant() == set(LOOKS) | set(OF_RUNS) | set(OF_CONVERSATIONS) | set(OF_KEYS)
 
 
 @pytest.fixture
 async def stranger(database_url: str, caller: Caller) -> Caller:
     db = await Database.connect(database_url, size=1)
-    async with db.begin(caller) as tx:
+    async with db.begin_system() as tx:
         found = await tx._driver.fetch(
             "insert into tenants (name) values (gen_random_uuid()::text) returning id"
         )
@@ -300,6 +333,30 @@ async def test_a_stranger_neither_sees_nor_disturbs_a_conversation(
     async with db.begin(caller) as tx:
         seen = await look(tx, turn)
     assert seen != nothing or await tables(db, caller) != before, "its owner may"
+
+
+@pytest.mark.parametrize("name", OF_KEYS)
+async def test_a_stranger_neither_sees_nor_disturbs_a_key(
+    db: Database, caller: Caller, stranger: Caller, name: str
+) -> None:
+    turn = a_turn()
+    claim, _ = OF_KEYS["idempotency.claim"]
+    async with db.begin(caller) as tx:
+        await claim(tx, turn)
+    before = await keys(db, caller)
+    look, nothing = OF_KEYS[name]
+    async with db.begin(stranger) as tx:
+        assert await look(tx, turn) == nothing
+    assert await keys(db, caller) == before
+    async with db.begin(caller) as tx:
+        seen = await look(tx, turn)
+    assert seen != nothing or await keys(db, caller) != before, "its owner may"
+
+
+async def keys(db: Database, caller: Caller) -> object:
+    """What is kept of this tenant's keys."""
+    async with db.read(caller) as tx:
+        return await tx._driver.fetch("select * from idempotency_keys where tenant_id = $1", caller.tenant_id)
 
 
 async def test_tenants_with_the_same_ids_do_not_meet(db: Database, caller: Caller, stranger: Caller) -> None:
