@@ -2,6 +2,8 @@
 
 ServiceError                      never raised itself; carries type, code, param, message
 ├─ RequestError            4xx    the caller can fix it; logged at info, never alerts
+│  ├─ Unauthenticated      401    no key, or none that is valid; before routing and before the body
+│  ├─ Forbidden            403    the key lacks the scope of the route
 │  ├─ InvalidRequest       400    names the param; also for options that are not supported
 │  ├─ NotFound             404    the same words whether absent or another tenant's (law L7)
 │  ├─ Conflict             400    wrong status for the verb (400 on purpose: SDKs retry 409)
@@ -47,6 +49,24 @@ class RequestError(ServiceError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class Unauthenticated(RequestError):
+    """You didn't provide an API key. You need to provide your API key in an Authorization header using \
+Bearer auth (i.e. Authorization: Bearer YOUR_KEY).
+    """
+
+    status = 401
+
+    def __init__(self, message: str | None = None) -> None:
+        """Say that the key was incorrect, or, without a message, that there was none."""
+        super().__init__(message, code="invalid_api_key")
+
+
+class Forbidden(RequestError):
+    """You have insufficient permissions for this operation."""
+
+    status = 403
 
 
 class InvalidRequest(RequestError):

@@ -10,6 +10,7 @@ import orjson
 from app import ids
 from app.domain import calls, interruptions, tokens
 from app.domain.conversation import Lock
+from app.domain.idempotency import KeyClaim
 from app.domain.items import aliases, prepend, references, resolve
 from app.domain.response import Draft
 from app.domain.tenancy import Caller
@@ -32,6 +33,8 @@ class Accepted:
     ancestry: Ancestry | None
     lock: Lock | None = None
     """The right to append to a conversation; whoever accepts this has to give it back."""
+    claim: KeyClaim | None = None
+    """The right to be what an `Idempotency-Key` stands for; it ends where the response is stored."""
 
     @property
     def parent(self) -> UUID | None:

@@ -17,10 +17,11 @@ from app.domain import tokens
 from app.domain.context import Context
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Job, Mode, Rerun
 from app.domain.response import Draft, Status
+from app.domain.seals import NO_SEALS, Seals
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry
 from app.errors import LeaseLost, ServiceError, Unavailable
-from app.generation import engine, history, recover
+from app.generation import engine, history, rate_limits, recover, sealing
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.journal import Entry, Journal
@@ -28,6 +29,7 @@ from app.generation.keeping import ClaimedRow
 from app.generation.leases import LEASE_LOST, Leases
 from app.generation.news import tell_followers
 from app.generation.queueing import draft_of
+from app.generation.rate_limits import UNLIMITED, Limits
 from app.providers.registry import Registry
 from app.store import attempts, events, leases, lifecycle, lineage
 from app.store.db import Database, Tx
@@ -47,16 +49,20 @@ class Policy:
     rerun: Rerun
     max_run_seconds: float
     event_retention_seconds: float
+    idempotency_retention_seconds: float
     ephemeral_result_seconds: float
     queued_too_long_seconds: float
     pads: bool
+    max_running: int | None = None
+    limits: Limits = UNLIMITED
 
 
 class Background:
     """The background work of one process."""
 
-    def __init__(self, db: Database, registry: Registry, policy: Policy) -> None:
+    def __init__(self, db: Database, registry: Registry, policy: Policy, seals: Seals = NO_SEALS) -> None:
         self._db = db
+        self._seals = seals
         self._registry = registry
         self._policy = policy
         self.leases = Leases(db, leases.renew, lease_seconds=policy.lease_seconds)
@@ -64,11 +70,12 @@ class Background:
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
         self._running: set[asyncio.Task[Any]] = set()
         self._is_draining = False
+        self._last_tenant_id = 0
         self.on_give_up: Callable[[], None] | None = None
         """Whom to tell when nothing can be generated here any more."""
 
     async def generate(self) -> bool:
-        """Claim the first queued response and generate it to its end; False if nothing was queued.
+        """Claim a queued response and generate it to its end; False if none was queued that may run.
 
         A message that is delivered twice therefore generates once (law L6). When the process has to
         stop, what can be handed back is queued again.
@@ -89,6 +96,7 @@ class Background:
             max_attempts=self._policy.max_attempts,
             rerun=self._policy.rerun,
             event_retention_seconds=self._policy.event_retention_seconds,
+            idempotency_retention_seconds=self._policy.idempotency_retention_seconds,
             ephemeral_result_seconds=self._policy.ephemeral_result_seconds,
             queued_too_long_seconds=self._policy.queued_too_long_seconds,
         )
@@ -119,9 +127,25 @@ class Background:
         task.add_done_callback(self._running.discard)
         return task
 
+    async def generate_all(self) -> None:
+        """Generate until nothing is left that may run. One bell may be the last of several responses whose
+        bells rang while their tenant had `max_running` running.
+        """
+        while await self.generate() and self._policy.max_running is not None:
+            pass
+
     async def _claim(self) -> Job | None:
         async with self._db.begin_system() as tx:
-            return await lifecycle.claim_next(tx, owner=self._owner, lease_seconds=self._policy.lease_seconds)
+            job = await lifecycle.claim_next(
+                tx,
+                owner=self._owner,
+                lease_seconds=self._policy.lease_seconds,
+                last_tenant_id=self._last_tenant_id,
+                max_running=self._policy.max_running,
+            )
+        if job:
+            self._last_tenant_id = job.claim.tenant_id
+        return job
 
     async def _attend(self, job: Job) -> None:
         """Run a job under its lease. Only this task is cancelled when the lease is lost."""
@@ -139,7 +163,8 @@ class Background:
         composer = self._composer(job, draft)
         entry = self.journal.open(job.claim) if Mode.STREAMED in job.mode else None
         try:
-            await engine.run(await self._prepare(job, draft, composer, entry))
+            run = engine.run(await self._prepare(job, draft, composer, entry))
+            await rate_limits.settled(run, self._db, Caller(job.claim.tenant_id), self._policy.limits, draft)
         except asyncio.CancelledError as order:
             is_lost = LEASE_LOST in order.args
             await engine.uninterrupted(self._leave(job, composer, hands_back=not is_lost))
@@ -149,7 +174,8 @@ class Background:
         except Unavailable:
             log.warning("store.unavailable", response_id=ids.response_id(job.claim.response_id))
         except ServiceError as error:
-            # Before there was a run: the model is gone from the settings, or its history cannot be carried.
+            # Before there was a run: the model is gone from the settings, its history cannot be carried, or
+            # the secrets of its tools cannot be opened.
             await self._fail(job, error)
         finally:
             self.journal.forget(job.claim)
@@ -177,7 +203,7 @@ class Background:
             context=Context(
                 model=route.model,
                 items=accepted.items(route.provider.name),
-                params=draft.params,
+                params=sealing.opened(draft.params, job, self._seals),
                 is_streamed=entry is not None,
             ),
             composer=composer,
@@ -237,10 +263,10 @@ class Background:
 
 @asynccontextmanager
 async def open_background(
-    db: Database, registry: Registry, policy: Policy, database_url: str
+    db: Database, registry: Registry, policy: Policy, database_url: str, *, seals: Seals = NO_SEALS
 ) -> AsyncGenerator[Background]:
     """Background work with everything that has to run beside it: renewals, the journal, cancellations."""
-    background = Background(db, registry, policy)
+    background = Background(db, registry, policy, seals)
     cancelled = Notifications(
         database_url, events.CANCELLED, on_any=lambda payload: background.leases.lose_response(UUID(payload))
     )

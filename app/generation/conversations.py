@@ -1,7 +1,8 @@
 """What is done to a conversation beside running responses in it: items added, taken out, forked.
 
 Each is one transaction under a lock of the conversation's row, so it neither interleaves with another
-nor with a response; while a response runs, what writes is refused.
+nor with a response; while a response runs, what writes is refused. What adds something is given its
+transaction, because the `Idempotency-Key` that keeps it from being added twice belongs into the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,7 @@ from app.store.db import Database, ReadTx, Tx
 _NO_ITEMS = InputItems([], b"", Gated.NONE)
 
 
-async def create(
-    db: Database, caller: Caller, metadata: Mapping[str, str], turn_id: UUID, items: InputItems
-) -> Conversation:
+async def create(tx: Tx, metadata: Mapping[str, str], turn_id: UUID, items: InputItems) -> Conversation:
     """Make a conversation with its first items, if there are any.
 
     Args:
@@ -39,16 +38,13 @@ async def create(
     refuse_duplicates(client_ids(items.items, turn_id), ())
     conversation = Conversation(ids.new_uuid(), metadata)
     first = Place(conversation.id, 0)
-    async with db.begin(caller) as tx:
-        await conversations.insert(tx, conversation, first.next() if items.items else first)
-        if items.items:
-            await lifecycle.append_items(tx, _turn(turn_id, first, items, Last(Continuation(), 0)))
+    await conversations.insert(tx, conversation, first.next() if items.items else first)
+    if items.items:
+        await lifecycle.append_items(tx, _turn(turn_id, first, items, Last(Continuation(), 0)))
     return conversation
 
 
-async def add_items(
-    db: Database, caller: Caller, conversation_id: UUID, turn_id: UUID, items: InputItems
-) -> None:
+async def add_items(tx: Tx, conversation_id: UUID, turn_id: UUID, items: InputItems) -> None:
     """Append items as one turn.
 
     Raises:
@@ -57,17 +53,16 @@ async def add_items(
         InvalidRequest: it has an item of the same id.
     """
     brought = client_ids(items.items, turn_id)
-    async with db.begin(caller) as tx:
-        here = (await _locked(tx, conversation_id)).last
-        known = await conversation_items.find(tx, here, brought) if brought else ()
-        refuse_duplicates(brought, known)
-        before = await conversation_items.last(tx, here)
-        turn = _turn(turn_id, here.next(), items, before)
-        if turn.continuation and turn.continuation.orphans:
-            # Rare: outputs whose calls are not the last turn's. Only now is the history decoded.
-            turn = replace(turn, continuation=_paired([*await _history(tx, here), items.blob]))
-        await lifecycle.append_items(tx, turn)
-        await conversations.advance(tx, conversation_id)
+    here = (await _locked(tx, conversation_id)).last
+    known = await conversation_items.find(tx, here, brought) if brought else ()
+    refuse_duplicates(brought, known)
+    before = await conversation_items.last(tx, here)
+    turn = _turn(turn_id, here.next(), items, before)
+    if turn.continuation and turn.continuation.orphans:
+        # Rare: outputs whose calls are not the last turn's. Only now is the history decoded.
+        turn = replace(turn, continuation=_paired([*await _history(tx, here), items.blob]))
+    await lifecycle.append_items(tx, turn)
+    await conversations.advance(tx, conversation_id)
 
 
 async def remove_item(db: Database, caller: Caller, conversation_id: UUID, item_id: str) -> None:
@@ -87,7 +82,7 @@ async def remove_item(db: Database, caller: Caller, conversation_id: UUID, item_
 
 
 async def fork(
-    db: Database, caller: Caller, conversation_id: UUID, metadata: Mapping[str, str], item_id: str | None
+    tx: Tx, conversation_id: UUID, metadata: Mapping[str, str], item_id: str | None
 ) -> Conversation:
     """Make a conversation of the items up to one of them, all by default, without copying any.
 
@@ -96,19 +91,18 @@ async def fork(
     Raises:
         NotFound: there is no such conversation, or no such item in it.
     """
-    async with db.begin(caller) as tx:
-        line = await conversations.find(tx, conversation_id)
-        if line is None:
-            raise not_found(ids.conversation_id(conversation_id))
-        cut = await _found(tx, line.last, item_id) if item_id else None
-        conversation = Conversation(ids.new_uuid(), metadata)
-        upto = _upto(line.last, cut)
-        note = Place(conversation.id, upto.seq + 1, (*upto.forks, (upto.chain_id, upto.seq)))
-        await conversations.insert(tx, conversation, note.next())
-        await conversation_items.copy_removed(tx, line.last, conversation.id)
-        if cut:
-            await _cut_off(tx, upto, cut, conversation.id)
-        await lifecycle.append_items(tx, _note(note, await _measured(tx, note)))
+    line = await conversations.find(tx, conversation_id)
+    if line is None:
+        raise not_found(ids.conversation_id(conversation_id))
+    cut = await _found(tx, line.last, item_id) if item_id else None
+    conversation = Conversation(ids.new_uuid(), metadata)
+    upto = _upto(line.last, cut)
+    note = Place(conversation.id, upto.seq + 1, (*upto.forks, (upto.chain_id, upto.seq)))
+    await conversations.insert(tx, conversation, note.next())
+    await conversation_items.copy_removed(tx, line.last, conversation.id)
+    if cut:
+        await _cut_off(tx, upto, cut, conversation.id)
+    await lifecycle.append_items(tx, _note(note, await _measured(tx, note)))
     return conversation
 
 

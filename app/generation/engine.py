@@ -22,6 +22,7 @@ from app.errors import ServiceError, Unavailable, UpstreamError
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.history import lost
+from app.generation.idempotency import taken_over
 from app.generation.keeping import Keeper
 from app.generation.leases import LEASE_LOST
 from app.providers.base import Provider
@@ -124,7 +125,7 @@ async def _stopped(it: Run, order: asyncio.CancelledError) -> ServiceError:
     if SHUTDOWN in order.args and not it.keeper.may_hand_back(it.composer):
         return Unavailable("The server is shutting down.")
     if LEASE_LOST in order.args and not it.keeper.is_promised:
-        return lost()
+        return lost() if it.accepted.lock else taken_over()
     if not it.keeper.is_promised and it.composer.is_started:
         await _finish(it, Status.CANCELLED, None)
     raise order

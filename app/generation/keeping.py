@@ -13,9 +13,10 @@ from app.errors import LeaseLost
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.history import lost
+from app.generation.idempotency import taken_over
 from app.generation.journal import Entry
 from app.generation.news import tell_followers
-from app.store import attempts, lifecycle
+from app.store import attempts, idempotency, lifecycle
 from app.store.db import Database, Tx
 
 
@@ -99,14 +100,26 @@ class NewRow:
             place = place.elsewhere(draft.id)
         turn = turn_of(self._accepted, composer, self._upstream, place)
         async with self._db.begin(self._caller) as tx:
+            await self._end_claim(tx, turn.status)
             await lifecycle.append(tx, turn)
         return None
 
     async def _keep_in_conversation(self, turn: Turn) -> None:
         async with self._db.begin(self._caller) as tx:
-            self.has_released = await lifecycle.append_locked(tx, turn)
-        if not self.has_released:
-            raise lost()
+            await self._end_claim(tx, turn.status)
+            if not await lifecycle.append_locked(tx, turn):
+                raise lost()
+        self.has_released = True
+
+    async def _end_claim(self, tx: Tx, status: Status) -> None:
+        """A response settles its key, but for one that its own client gave up: others still wait."""
+        claim = self._accepted.claim
+        if claim is None:
+            return
+        if status is Status.CANCELLED:
+            await idempotency.release(tx, claim)
+        elif not await idempotency.end(tx, claim):
+            raise taken_over()
 
 
 class ClaimedRow:

@@ -12,12 +12,14 @@ from app.domain.gates import Gated, gated_fields
 from app.domain.items import InputItems, split
 from app.domain.jobs import PRIORITIES, SHOWN_BY_QUEUEING, Mode
 from app.domain.response import Draft, Status, snapshot
+from app.domain.seals import NO_SEALS, Seals
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
 from app.errors import RateLimited
-from app.generation import history
+from app.generation import history, sealing
 from app.generation.accept import Accepted
-from app.store import conversation_locks, events, lifecycle
+from app.generation.idempotency import taken_over
+from app.store import conversation_locks, events, idempotency, lifecycle
 from app.store.db import Database
 
 RETRY_AFTER_SECONDS = 5.0
@@ -32,17 +34,23 @@ class Queued:
     events: tuple[Event, ...]
 
 
-async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queued: int) -> Queued:
-    """Store a response as queued. Ring the bell after it.
+async def enqueue(
+    db: Database, caller: Caller, accepted: Accepted, *, max_queued: int, seals: Seals = NO_SEALS
+) -> Queued:
+    """Store a response as queued, the secrets of its tools sealed. Ring the bell after it.
 
     Raises:
         Conflict: the conversation's lock was lost before.
+        ServiceError: so was the claim of the `Idempotency-Key`.
         RateLimited: the tenant has `max_queued` responses waiting; nothing is stored.
     """
     draft = accepted.draft
     queued, mode = _queued(draft), _mode(draft)
     turn = _turn(accepted, queued, mode)
+    request, secrets = sealing.put_away(draft, caller, seals)
     async with db.begin(caller) as tx:
+        if accepted.claim and not await idempotency.end(tx, accepted.claim):
+            raise taken_over()
         if accepted.lock and not await conversation_locks.promise(
             tx, accepted.lock.conversation_id, draft.id
         ):
@@ -53,7 +61,8 @@ async def enqueue(db: Database, caller: Caller, accepted: Accepted, *, max_queue
             mode=mode,
             priority=PRIORITIES.get(draft.params.get("service_tier"), 0),
             event_count=len(queued.events) if draft.is_streamed else 0,
-            request=orjson.dumps(draft.params),
+            request=request,
+            secrets=secrets,
             max_queued=max_queued,
         )
         if not has_room:

@@ -5,12 +5,12 @@ events under the same sequence numbers. What neither keeps is missing: the paddi
 logprobs of each delta.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from app.domain.events import Event
+from app.domain.events import Event, terminal_event
 from app.domain.gates import Gated
 from app.domain.items import InputItems, split
 from app.domain.jobs import SHOWN_BY_QUEUEING
@@ -38,6 +38,39 @@ def rebuild(stored: StoredResponse, shape: bytes | None) -> list[Event]:
     return events
 
 
+def retell(stored: StoredResponse) -> list[Event]:
+    """The whole stream of a foreground response, in as few steps as say it.
+
+    Its journal was the connection alone, so nobody knows in which pieces it was said, nor what hosted tools
+    reported of their progress.
+    """
+    finals = split(stored.output_blob)
+    again = _Again(_draft(stored, {}, ()), finals, begins_at=0)
+    events = again.take(("started", None))
+    for index, final in enumerate(finals):
+        for step in _steps(index, final):
+            events += again.take(step)
+    events.append(terminal_event(stored.status, len(events), stored.json()))
+    return events
+
+
+def _steps(index: int, final: dict[str, Any]) -> Iterator[Sequence[Any]]:
+    """How a finished item is said at once, as `Composer` would have noted it."""
+    kind = final["type"]
+    yield "item", OpenItem(final, index, final["id"]).skeleton()
+    for _, part in final_parts(kind, final):
+        yield "part", index, part["type"]
+        if text := part[PART_EVENTS[part["type"]].text_key]:
+            yield "text", index, len(text)
+        yield from (("note", index) for _ in part.get("annotations") or ())
+        yield "part_done", index
+    if kind in INPUT_EVENTS:
+        if given := final[INPUT_EVENTS[kind].field]:
+            yield "input", index, len(given)
+        yield "input_done", index
+    yield "done", index
+
+
 def _draft(stored: StoredResponse, asked: Mapping[str, Any], added: Sequence[str]) -> Draft:
     """The finished response as a request: `snapshot` puts the outcome's fields back to their beginning."""
     body: dict[str, Any] = orjson.loads(stored.body)
@@ -49,8 +82,10 @@ def _draft(stored: StoredResponse, asked: Mapping[str, Any], added: Sequence[str
 class _Again(Composer):
     """A composer that is told the steps it took, and takes the words from the finished items."""
 
-    def __init__(self, draft: Draft, finals: Sequence[dict[str, Any]]) -> None:
-        super().__init__(draft, begins_at=SHOWN_BY_QUEUEING)
+    def __init__(
+        self, draft: Draft, finals: Sequence[dict[str, Any]], *, begins_at: int = SHOWN_BY_QUEUEING
+    ) -> None:
+        super().__init__(draft, begins_at=begins_at)
         self._finals = finals
         self._said: dict[int, int] = {}
 

@@ -17,7 +17,7 @@ from app.generation.keeping import turn_of
 from app.generation.news import tell_followers
 from app.generation.queueing import draft_of
 from app.generation.salvage import salvage
-from app.store import attempts, events, lifecycle, upkeep
+from app.store import attempts, events, idempotency, lifecycle, upkeep
 from app.store.codec import decompress
 from app.store.db import Database, Row, SystemTx, Tx
 
@@ -38,6 +38,7 @@ async def reap(
     max_attempts: int,
     rerun: Rerun,
     event_retention_seconds: float,
+    idempotency_retention_seconds: float,
     ephemeral_result_seconds: float,
     queued_too_long_seconds: float,
 ) -> int:
@@ -47,6 +48,8 @@ async def reap(
     # Each in a transaction of its own: what one of them meets must not undo the others.
     async with db.begin_system() as tx:
         await events.prune(tx, retention_seconds=event_retention_seconds)
+    async with db.begin_system() as tx:
+        await idempotency.prune(tx, retention_seconds=idempotency_retention_seconds)
     async with db.begin_system() as tx:
         await upkeep.forget_ephemeral(tx)
     async with db.begin_system() as tx:

@@ -66,9 +66,7 @@ class Registry:
         for entry in self._entries:
             if (served := entry.served(model)) is not None:
                 return Route(entry.provider, served, entry.window(served))
-        raise InvalidRequest(
-            f"The requested model '{model}' does not exist.", code="model_not_found", param="model"
-        )
+        raise unknown_model(model)
 
     async def names(self) -> Sequence[tuple[str, str]]:
         """Each model that may be asked for, with the name of the provider that would serve it."""
@@ -83,6 +81,12 @@ class Registry:
         """Close every provider. Idempotent."""
         for entry in self._entries:
             await entry.provider.close()
+
+
+def unknown_model(model: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The requested model '{model}' does not exist.", code="model_not_found", param="model"
+    )
 
 
 def _is_pattern(model: str) -> bool:
