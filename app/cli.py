@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
+from app import cli_keys
+from app.cli_options import Config, StateDir
 from app.embedded import api_process, supervisor, worker_process
 from app.embedded.errors import CannotStart
 from app.errors import Unavailable
@@ -38,17 +40,12 @@ Host = Annotated[
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")]
 Workers = Annotated[int, typer.Option(min=1, help="API processes. More than one for more than one core.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="TOML file of settings; HOLDFAST_CONFIG where it is not given."),
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Listen beyond this machine though there is no key to keep anybody out."),
 ]
-StateDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Home of the embedded servers. Default: the user's state folder, for root /var/lib/holdfast.",
-    ),
-]
+
+cli.add_typer(cli_keys.cli, name="key")
 
 
 @cli.callback(invoke_without_command=True)
@@ -67,6 +64,7 @@ def serve(
     state_dir: StateDir = None,
     config: Config = None,
     workers: Workers = 1,
+    insecure: Insecure = False,
 ) -> None:
     """Run everything: Postgres and a broker where none is configured, migrations, the API, a worker.
 
@@ -75,19 +73,30 @@ def serve(
     """
     settings = Settings.load(config, state_dir=state_dir)
     configure_logging(settings.log_level)
+
+    def prepare(url: str) -> None:
+        migrations.upgrade(url)
+        cli_keys.check_host(url, host, insecure=insecure)
+
     supervisor.serve(
         settings,
         host=host,
         port=port,
         workers=workers,
         config=config,
-        migrate=migrations.upgrade,
+        migrate=prepare,
         on_ready=lambda bound: announce(settings, host, bound, broker="embedded"),
     )
 
 
 @cli.command()
-def api(host: Host = "127.0.0.1", port: Port = 8000, config: Config = None, workers: Workers = 1) -> None:
+def api(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    config: Config = None,
+    workers: Workers = 1,
+    insecure: Insecure = False,
+) -> None:
     """Run the API alone, on the database that `database_url` names.
 
     It migrates nothing: run `holdfast migrate` first.
@@ -95,6 +104,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8000, config: Config = None, work
     settings = _with_database(config)
     configure_logging(settings.log_level)
     migrations.require(_url(settings))
+    cli_keys.check_host(_url(settings), host, insecure=insecure)
     if workers > 1:
         supervisor.serve_api(
             settings,
@@ -217,6 +227,8 @@ def _comment(text: str | None) -> str:
 def _assignment(name: str, value: object) -> str:
     if value is None:
         return f"# {name} is not set"
+    if name == "seal_keys_old":
+        return f"# {name} = [{MASK}]" if value else f"{name} = []"
     if isinstance(value, SecretStr):
         return f"# {name} = {_masked_url(value) if name.endswith('_url') else MASK}"
     return f"{name} = {_toml(value)}"

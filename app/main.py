@@ -7,7 +7,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from app.api import contexts, conversations, errors, openapi, ops, responses
+from app.api.authentication import Authentication
 from app.api.correlation import Correlation
+from app.api.keyring import open_keyring
 from app.resources import open_resources
 from app.settings import Settings
 
@@ -17,8 +19,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_resources(settings) as resources:
-            app.state.resources = resources
+        async with (
+            open_resources(settings) as resources,
+            open_keyring(resources.db, cache_seconds=settings.key_cache_seconds) as keyring,
+        ):
+            app.state.resources, app.state.keyring = resources, keyring
             yield
 
     app = FastAPI(
@@ -32,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(conversations.router)
     app.include_router(contexts.router)
     app.include_router(ops.router)
+    # The last is the outermost: a refusal for want of a key has a request id too.
+    app.add_middleware(Authentication)
     app.add_middleware(Correlation)
     errors.install(app)
     openapi.install(app)

@@ -9,19 +9,23 @@ import aiohttp
 import structlog
 
 from app.domain.conversation import Lock
+from app.domain.idempotency import KeyClaim
+from app.domain.seals import Seals
 from app.errors import ServiceError
 from app.generation.background import Background, Policy, open_background
 from app.generation.engine import SHUTDOWN
 from app.generation.leases import Leases
+from app.generation.open_streams import OpenStreams
+from app.generation.rate_limits import Limits
 from app.providers.base import Provider
 from app.providers.offline import Offline
 from app.providers.openai_chat import OpenAIChat
 from app.providers.openai_responses import OpenAIResponses
 from app.providers.registry import Entry, Registry
 from app.providers.upstream import Upstream, open_session
-from app.settings import Settings
+from app.settings import Settings, key_of
 from app.settings import Upstream as UpstreamSettings
-from app.store import conversation_locks
+from app.store import conversation_locks, idempotency
 from app.store.db import Database
 from app.store.events import CHANNEL
 from app.store.notifications import Notifications
@@ -43,11 +47,16 @@ class Resources:
         self.db = db
         self.registry = registry
         self.bell = bell
+        self.limits = _limits(settings)
+        self.open_streams = OpenStreams(settings.max_open_streams)
+        self.seals = _seals(settings)
         self._url = _url(settings)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listening: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._locks = Leases(db, conversation_locks.renew, lease_seconds=settings.lease_seconds)
+        self._renewing_claims: asyncio.Task[None] | None = None
+        self._claims = Leases(db, idempotency.renew, lease_seconds=settings.lease_seconds)
         self._notifications = Notifications(self._url, CHANNEL)
 
     @property
@@ -64,6 +73,13 @@ class Resources:
             self._renewing = asyncio.ensure_future(self._locks.run())
         return self._locks
 
+    @property
+    def claims(self) -> Leases[KeyClaim]:
+        """The idempotency keys of what runs here; renewed from the first of them on."""
+        if self._renewing_claims is None or self._renewing_claims.done():
+            self._renewing_claims = asyncio.ensure_future(self._claims.run())
+        return self._claims
+
     async def ring(self, response_id: str) -> None:
         """Wake a worker. Losing the bell costs time, never work."""
         if self.bell:
@@ -71,7 +87,7 @@ class Resources:
 
     async def stop_loops(self) -> None:
         """Stop what runs beside the requests of this process."""
-        loops = [loop for loop in (self._listening, self._renewing) if loop]
+        loops = [loop for loop in (self._listening, self._renewing, self._renewing_claims) if loop]
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
@@ -137,21 +153,35 @@ async def open_worker(settings: Settings) -> AsyncGenerator[tuple[Resources, Bac
         rerun=settings.rerun,
         max_run_seconds=settings.max_run_seconds,
         event_retention_seconds=settings.event_retention_seconds,
+        idempotency_retention_seconds=settings.idempotency_retention_seconds,
         ephemeral_result_seconds=settings.ephemeral_result_seconds,
         queued_too_long_seconds=settings.queued_too_long_seconds,
         pads=settings.stream_obfuscation,
+        max_running=settings.max_running,
+        limits=_limits(settings),
     )
     async with (
         open_resources(settings) as resources,
-        open_background(resources.db, resources.registry, policy, _url(settings)) as background,
+        open_background(
+            resources.db, resources.registry, policy, _url(settings), seals=resources.seals
+        ) as background,
     ):
         yield resources, background
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.requests_per_minute, settings.tokens_per_minute)
 
 
 def _url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ValueError("database_url is not set")
     return settings.database_url.get_secret_value()
+
+
+def _seals(settings: Settings) -> Seals:
+    old = [key_of(key) for key in settings.seal_keys_old]
+    return Seals(key_of(settings.seal_key) if settings.seal_key else None, old)
 
 
 def _entry(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Entry:

@@ -4,6 +4,7 @@
 takes only what it is given, so a test needs no clean environment.
 """
 
+import base64
 import difflib
 import os
 import re
@@ -35,6 +36,9 @@ from app.upstream_settings import OFFLINE, ConfigurationError, Upstream, default
 
 PREFIX = "HOLDFAST_"
 CONFIG_VARIABLE = "HOLDFAST_CONFIG"
+
+KEY_BYTES = 32
+_URL_SAFE = str.maketrans("-_", "+/")
 
 BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://")
 """Valkey speaks the Redis protocol and goes by its name."""
@@ -90,6 +94,13 @@ class Settings(BaseSettings):
         description="Background responses that one tenant may have waiting. 1,000: beyond that a client "
         "is told to come back (429), because a longer queue only hides that nobody works.",
     )
+    max_running: int | None = Field(
+        default=None,
+        gt=0,
+        description="Background responses of one tenant that run at once, over all workers. Unset: as many "
+        "as there are workers for; tenants take turns, and none waits for what another has merely queued. "
+        "Below what the workers can do at once it keeps room for others beside one tenant's long runs.",
+    )
     lease_seconds: float = Field(
         default=15,
         ge=1,
@@ -123,6 +134,12 @@ class Settings(BaseSettings):
         description="How long the result of `background` with `store=false` can be polled, in seconds. "
         "600, as at OpenAI.",
     )
+    idempotency_retention_seconds: float = Field(
+        default=86400,
+        gt=0,
+        description="How long an `Idempotency-Key` stands for its first request, in seconds. "
+        "A day: longer than any client retries, and what it stands for is stored anyway.",
+    )
     follow_poll_seconds: float = Field(
         default=5,
         gt=0,
@@ -139,6 +156,18 @@ class Settings(BaseSettings):
         gt=0,
         description="How often each worker looks for work that was lost or rang in vain, in seconds. "
         "5: what a lost bell or a dead worker can cost beyond its own limit, for one cheap query.",
+    )
+    seal_key: SecretStr | None = Field(
+        default=None,
+        description="Key that seals what is secret in the tools of background responses while they wait: "
+        "32 random bytes in base64, as `openssl rand -base64 32` makes them; the same for the API and the "
+        "worker. Unset: `holdfast serve` with its own Postgres keeps one in `state_dir`; elsewhere "
+        "`background` with such tools is refused.",
+    )
+    seal_keys_old: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="Earlier seal keys, which still open what they sealed. Empty; after a change of the "
+        "key the old one is needed until what was queued before has ended.",
     )
     conversation_wait_seconds: float = Field(
         default=0,
@@ -163,10 +192,58 @@ class Settings(BaseSettings):
         description="Where models are served. Unset: the offline model alone, "
         "and an upstream `openai` made from OPENAI_API_KEY and OPENAI_BASE_URL where they are set.",
     )
+    key_cache_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="How long a process remembers whom an API key stands for, in seconds: what a revocation, "
+        "an expiry or the creation of the first key may lag. 5: one cheap query per key in that time.",
+    )
     max_body_bytes: int = Field(
         default=100 * 1024 * 1024,
         gt=0,
         description="Largest request body, in bytes. 100 MiB: images and files come inline, as base64.",
+    )
+    body_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="How long a request's headers, and each MiB of its body, may take to arrive, in seconds. "
+        "30: slower than any client that means well, and nobody holds connections open for nothing.",
+    )
+    max_header_bytes: int = Field(
+        default=64 * 1024,
+        ge=1024,
+        description="Largest head of a request, its URL included, in bytes. 64 KiB, as common proxies take.",
+    )
+    max_input_items: int = Field(
+        default=10_000,
+        gt=0,
+        description="Items in the `input` of one request. 10,000: beyond what any context window holds of "
+        "real turns, and a second's work to check.",
+    )
+    max_item_bytes: int = Field(
+        default=100 * 1024 * 1024,
+        gt=0,
+        description="Largest item of a request, in bytes of JSON. 100 MiB, as the body: a file of 70 MB "
+        "comes in one item.",
+    )
+    max_open_streams: int = Field(
+        default=2000,
+        gt=0,
+        description="Streams that one tenant may have open in one API process, followed ones too. 2,000: "
+        "more than a process writes to in time; who forgets to close them is stopped before memory is full.",
+    )
+    requests_per_minute: int | None = Field(
+        default=None,
+        gt=0,
+        description="Responses that one tenant may create in a minute, over all processes. Unset: any "
+        "number, and nothing is counted.",
+    )
+    tokens_per_minute: int | None = Field(
+        default=None,
+        gt=0,
+        description="Tokens that one tenant may use in a minute, over all processes: the estimate of a "
+        "create's new input when it comes, and what is reported as used once it has ended. Unset: any "
+        "number, and nothing is counted.",
     )
     keepalive_seconds: float = Field(
         default=15,
@@ -265,6 +342,16 @@ class Settings(BaseSettings):
         _ = urlsplit(f"http://{rest}").port  # Raises ValueError where it is no port.
         return SecretStr(f"postgresql+asyncpg://{rest}")
 
+    @field_validator("seal_key", "seal_keys_old")
+    @classmethod
+    def _whole_keys(
+        cls, value: SecretStr | tuple[SecretStr, ...] | None
+    ) -> SecretStr | tuple[SecretStr, ...] | None:
+        for key in value if isinstance(value, tuple) else (value,):
+            if key:
+                key_of(key)
+        return value
+
     @field_validator("broker_url")
     @classmethod
     def _known_broker(cls, value: SecretStr | None) -> SecretStr | None:
@@ -292,6 +379,21 @@ class Settings(BaseSettings):
     def effective_upstreams(self) -> tuple[Upstream, ...]:
         """The upstreams in the order in which they are asked; never empty."""
         return self.upstreams or (OFFLINE,)
+
+
+def key_of(text: SecretStr) -> bytes:
+    """The bytes of a seal key, out of base64 of either alphabet.
+
+    Raises:
+        ValueError: it is not base64 of 32 bytes; the message does not show it.
+    """
+    try:
+        key = base64.b64decode(text.get_secret_value().strip().translate(_URL_SAFE), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in base64")
+    return key
 
 
 def _read_file(cls: type[BaseSettings], path: Path) -> dict[str, Any]:

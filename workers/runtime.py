@@ -79,9 +79,9 @@ class Runtime:
         self._thread.join()
 
     async def generate(self) -> None:
-        """Generate whichever response is first in the queue, if there is one."""
+        """Generate whichever response is first in its turn, if there is one."""
         try:
-            await self._background.generate()
+            await self._background.generate_all()
         except Unavailable:
             # Nothing was claimed, and the reaper rings once Postgres is back.
             log.warning("store.unavailable")

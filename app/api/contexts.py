@@ -12,7 +12,10 @@ from app.api.bodies import read_body
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.headers import on_open_tool_calls
 from app.api.identifiers import check_prefix, response_key, response_not_found
+from app.api.limits import check_items
+from app.api.model_access import resolve
 from app.api.schemas.input_tokens import COUNT, PARAMETERS
+from app.api.scopes import READS
 from app.api.validation import check_names, check_shape, check_state, parse_object
 from app.domain.gates import hide
 from app.domain.items import normalise
@@ -36,7 +39,7 @@ Truncation = Annotated[
 Model = Annotated[str | None, Query(description="The next turn's model, whose context window applies.")]
 
 
-@router.post("/v1/responses/input_tokens", tags=["responses"], **openapi.INPUT_TOKENS)
+@router.post("/v1/responses/input_tokens", tags=["responses"], dependencies=READS, **openapi.INPUT_TOKENS)
 async def count_input_tokens(request: Request, caller: CallerDep, it: ResourcesDep) -> Response:
     """Count what a create with these parameters would give to the model. Every one may be left out.
 
@@ -49,7 +52,7 @@ async def count_input_tokens(request: Request, caller: CallerDep, it: ResourcesD
     `create` refuses for the state that it finds, such as a tool call without output, this refuses too.
     """
     params = await _params(request, it)
-    draft, window = _draft(params), _window(_model(params, it), it)
+    draft, window = _draft(params), _window(_model(params, it), caller, it)
     terms = Terms(
         context_window_tokens=window if params.get("truncation") == "auto" else None,
         on_open_tool_calls=on_open_tool_calls(request.headers, it.settings.on_open_tool_calls),
@@ -58,7 +61,9 @@ async def count_input_tokens(request: Request, caller: CallerDep, it: ResourcesD
     return _json({"object": "response.input_tokens", "input_tokens": counted})
 
 
-@router.get("/v1/responses/{response_id}/context", tags=["responses"], **openapi.RESPONSE_CONTEXT)
+@router.get(
+    "/v1/responses/{response_id}/context", tags=["responses"], dependencies=READS, **openapi.RESPONSE_CONTEXT
+)
 async def show_response_context(
     response_id: str,
     caller: CallerDep,
@@ -79,13 +84,16 @@ async def show_response_context(
     cancelled, has not ended, or was not stored.
     """
     stored = await _continuable(response_id, caller, it)
-    window = _own_window(stored, it) if model is None else _window(model, it)
+    window = _own_window(stored, it) if model is None else _window(model, caller, it)
     params = {"previous_response_id": response_id, "truncation": truncation}
     return _shown(await preview(it.db, caller, params, window), window, include)
 
 
 @router.get(
-    "/v1/conversations/{conversation_id}/context", tags=["conversations"], **openapi.CONVERSATION_CONTEXT
+    "/v1/conversations/{conversation_id}/context",
+    tags=["conversations"],
+    dependencies=READS,
+    **openapi.CONVERSATION_CONTEXT,
 )
 async def show_conversation_context(
     conversation_id: str,
@@ -104,16 +112,17 @@ async def show_conversation_context(
     and what it will append is not shown.
     """
     check_prefix("conversation_id", conversation_id, "conv")
-    window = _window(model, it)
+    window = _window(model, caller, it)
     params = {"conversation": conversation_id, "truncation": truncation}
     return _shown(await preview(it.db, caller, params, window), window, include)
 
 
 async def _params(request: Request, it: Resources) -> dict[str, Any]:
     """The body, checked; none at all is an empty one."""
-    body = await read_body(request, it.settings.max_body_bytes)
+    body = await read_body(request, it.settings)
     params = parse_object(body) if body else {}
     check_names(params, PARAMETERS)
+    check_items("input", params.get("input"), body, it.settings)
     check_shape(COUNT, params)
     check_state(params)
     return params
@@ -135,19 +144,19 @@ def _model(params: Mapping[str, Any], it: Resources) -> str | None:
     return it.settings.default_model if params.get("model") is None else params["model"]
 
 
-def _window(model: str | None, it: Resources) -> int | None:
+def _window(model: str | None, caller: Caller, it: Resources) -> int | None:
     """The context window of a model that somebody named.
 
     Raises:
-        InvalidRequest: nobody serves it.
+        InvalidRequest: nobody serves it, or not to this tenant.
     """
-    return None if model is None else it.registry.resolve(model).context_window_tokens
+    return None if model is None else resolve(it.registry, caller, model).context_window_tokens
 
 
 def _own_window(stored: StoredResponse, it: Resources) -> int | None:
     """The context window of the model that answered; an upstream may call it what it is not asked for by."""
     try:
-        return _window(orjson.loads(stored.body)["model"], it)
+        return it.registry.resolve(orjson.loads(stored.body)["model"]).context_window_tokens
     except InvalidRequest:
         return None
 

@@ -10,12 +10,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from app import ids
-from app.api import openapi, pages
+from app.api import idempotency, openapi, pages
 from app.api.bodies import read_body
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.identifiers import conversation_cursor, conversation_key
+from app.api.limits import check_items
 from app.api.schemas import conversation as schemas
 from app.api.schemas import refusals
+from app.api.scopes import READS, WRITES
 from app.api.validation import check_names, check_shape, parse_object
 from app.domain.conversation import Conversation
 from app.domain.gates import hide
@@ -24,22 +26,26 @@ from app.errors import InvalidRequest
 from app.generation import conversations as generation
 from app.generation.history import not_found
 from app.store import conversation_items, conversations
+from app.store.db import Tx
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
-@router.post("", **openapi.CREATE_CONVERSATION)
+@router.post("", dependencies=WRITES, **openapi.CREATE_CONVERSATION)
 async def create_conversation(request: Request, caller: CallerDep, it: ResourcesDep) -> Response:
     """Begin a conversation, with up to 20 items if there are any yet. The body may be empty."""
     params = await _params(request, it, schemas.CREATE, schemas.CreateConversation)
     turn_id, items = _normalised(params)
-    made = await generation.create(it.db, caller, params.get("metadata") or {}, turn_id, items)
-    return _answer(made)
+
+    async def write(tx: Tx) -> bytes:
+        return _json(await generation.create(tx, params.get("metadata") or {}, turn_id, items))
+
+    return await idempotency.once(request, params, caller, it, write)
 
 
-@router.get("", **openapi.LIST_CONVERSATIONS)
+@router.get("", dependencies=READS, **openapi.LIST_CONVERSATIONS)
 async def list_conversations(
     request: Request,
     caller: CallerDep,
@@ -63,7 +69,7 @@ async def list_conversations(
     return pages.envelope(objects, names, has_more=len(found) > limit)
 
 
-@router.get("/{conversation_id}", **openapi.GET_CONVERSATION)
+@router.get("/{conversation_id}", dependencies=READS, **openapi.GET_CONVERSATION)
 async def get_conversation(conversation_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
     """Read a conversation without its items."""
     key = conversation_key(conversation_id)
@@ -71,7 +77,7 @@ async def get_conversation(conversation_id: str, caller: CallerDep, it: Resource
         return _found(await conversations.get(tx, key), conversation_id)
 
 
-@router.post("/{conversation_id}", **openapi.UPDATE_CONVERSATION)
+@router.post("/{conversation_id}", dependencies=WRITES, **openapi.UPDATE_CONVERSATION)
 async def update_conversation(
     request: Request, conversation_id: str, caller: CallerDep, it: ResourcesDep
 ) -> Response:
@@ -82,7 +88,7 @@ async def update_conversation(
         return _found(await conversations.update(tx, key, params["metadata"] or {}), conversation_id)
 
 
-@router.delete("/{conversation_id}", **openapi.DELETE_CONVERSATION)
+@router.delete("/{conversation_id}", dependencies=WRITES, **openapi.DELETE_CONVERSATION)
 async def delete_conversation(
     conversation_id: str, caller: CallerDep, it: ResourcesDep
 ) -> dict[str, str | bool]:
@@ -94,7 +100,7 @@ async def delete_conversation(
     return {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
 
 
-@router.post("/{conversation_id}/fork", **openapi.FORK_CONVERSATION)
+@router.post("/{conversation_id}/fork", dependencies=WRITES, **openapi.FORK_CONVERSATION)
 async def fork_conversation(
     request: Request, conversation_id: str, caller: CallerDep, it: ResourcesDep
 ) -> Response:
@@ -105,11 +111,14 @@ async def fork_conversation(
     """
     key = conversation_key(conversation_id)
     params = await _params(request, it, schemas.FORK, schemas.ForkConversation)
-    made = await generation.fork(it.db, caller, key, params.get("metadata") or {}, params.get("item_id"))
-    return _answer(made)
+
+    async def write(tx: Tx) -> bytes:
+        return _json(await generation.fork(tx, key, params.get("metadata") or {}, params.get("item_id")))
+
+    return await idempotency.once(request, params, caller, it, write)
 
 
-@router.post("/{conversation_id}/items", **openapi.ADD_ITEMS)
+@router.post("/{conversation_id}/items", dependencies=WRITES, **openapi.ADD_ITEMS)
 async def add_items(
     request: Request, conversation_id: str, caller: CallerDep, it: ResourcesDep, include: IncludeDep
 ) -> Response:
@@ -117,11 +126,15 @@ async def add_items(
     key = conversation_key(conversation_id)
     params = await _params(request, it, schemas.ADD, schemas.AddItems)
     turn_id, items = _normalised(params)
-    await generation.add_items(it.db, caller, key, turn_id, items)
-    return _listed(items.items, include, has_more=False)
+
+    async def write(tx: Tx) -> bytes:
+        await generation.add_items(tx, key, turn_id, items)
+        return bytes(_listed(items.items, include, has_more=False).body)
+
+    return await idempotency.once(request, params, caller, it, write)
 
 
-@router.get("/{conversation_id}/items", **openapi.LIST_ITEMS)
+@router.get("/{conversation_id}/items", dependencies=READS, **openapi.LIST_ITEMS)
 async def list_items(
     conversation_id: str,
     caller: CallerDep,
@@ -146,7 +159,7 @@ async def list_items(
     return _listed([stored.item for stored in found[:limit]], include, has_more=len(found) > limit)
 
 
-@router.get("/{conversation_id}/items/{item_id}", **openapi.GET_ITEM)
+@router.get("/{conversation_id}/items/{item_id}", dependencies=READS, **openapi.GET_ITEM)
 async def get_item(
     conversation_id: str, item_id: str, caller: CallerDep, it: ResourcesDep, include: IncludeDep
 ) -> Response:
@@ -162,7 +175,7 @@ async def get_item(
     return Response(join(hide([found[item_id].item], include)), media_type="application/json")
 
 
-@router.delete("/{conversation_id}/items/{item_id}", **openapi.DELETE_ITEM)
+@router.delete("/{conversation_id}/items/{item_id}", dependencies=WRITES, **openapi.DELETE_ITEM)
 async def delete_item(conversation_id: str, item_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
     """Take an item out of a conversation, which is answered. Refused while a response runs in it.
 
@@ -178,9 +191,10 @@ async def _params(
     request: Request, it: ResourcesDep, adapter: TypeAdapter[Any], declared: type
 ) -> dict[str, Any]:
     """The body, checked; none at all is an empty one."""
-    body = await read_body(request, it.settings.max_body_bytes)
+    body = await read_body(request, it.settings)
     params = parse_object(body) if body else {}
     check_names(params, frozenset(declared.__annotations__))
+    check_items("items", params.get("items"), body, it.settings)
     check_shape(adapter, params)
     return params
 

@@ -35,6 +35,7 @@ class Correlation:
                     (b"x-request-id", name.encode()),
                     (b"openai-version", b"2020-10-01"),
                     (b"openai-processing-ms", spent_ms),
+                    *scope.get("state", {}).get("answer_headers", ()),
                 ]
             await send(message)
 

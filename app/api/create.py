@@ -3,32 +3,36 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import orjson
 from fastapi import Request, Response
 from starlette.types import Receive
 
 from app import ids
-from app.api import sse
+from app.api import idempotency, sse
 from app.api.bodies import ClientGone, read_body
 from app.api.errors import of_failed_response
+from app.api.following import follow_stream
 from app.api.headers import conversation_wait_seconds, on_open_tool_calls
+from app.api.limits import admit
+from app.api.model_access import resolve
 from app.api.validation import check_not_empty, check_state, parse_create
 from app.domain.context import Context
 from app.domain.echo import echo
 from app.domain.events import Event
+from app.domain.idempotency import Kept
 from app.domain.items import normalise
 from app.domain.response import Draft, Status
 from app.domain.tenancy import Caller
-from app.domain.tools import secret_place
+from app.domain.tool_secrets import secrets_in
 from app.errors import InvalidRequest
-from app.generation import engine, history
+from app.generation import engine, history, rate_limits
 from app.generation.accept import Accepted, accept
+from app.generation.claimed_run import run_claimed
 from app.generation.composer import Composer
 from app.generation.feed import Feed
-from app.generation.follow import follow
 from app.generation.history import Terms
 from app.generation.keeping import NewRow
 from app.generation.locked_run import run_locked
@@ -39,16 +43,21 @@ from app.resources import Resources
 
 async def create(request: Request, caller: Caller, it: Resources) -> Response:
     """Answer one create request, streamed or not; nothing is stored unless a generation began."""
-    body = await read_body(request, it.settings.max_body_bytes)
-    params = parse_create(body, default_model=it.settings.default_model)
-    draft, route = _draft(params, it)
+    body = await read_body(request, it.settings)
+    params = parse_create(body, default_model=it.settings.default_model, limits=it.settings)
+    draft, route = _draft(params, caller, it)
     terms = _terms(request, route, it)
-    accepted = await accept(it.db, caller, draft, terms)
-    async with _given_back_on_error(accepted, it):
-        check_not_empty(params, has_history=accepted.has_history)
-        route.refuse(accepted.draft.params, accepted.draft.input.items)
-        if accepted.draft.is_background:
-            return await _in_background(accepted, caller, it)
+    await admit(request, draft, caller, it)
+    async with idempotency.claimed(request, caller, draft, body, it) as claim:
+        if isinstance(claim, Kept):
+            return await idempotency.replay(claim, draft, caller, it)
+        accepted = replace(await accept(it.db, caller, draft, terms), claim=claim)
+        async with _given_back_on_error(accepted, it):
+            await rate_limits.amend(it.db, caller, it.limits, draft, accepted.draft)
+            check_not_empty(params, has_history=accepted.has_history)
+            route.refuse(accepted.draft.params, accepted.draft.input.items)
+            if accepted.draft.is_background:
+                return await _in_background(accepted, caller, it)
     return await _in_foreground(request, accepted, route, caller, it)
 
 
@@ -57,9 +66,10 @@ async def _in_foreground(
 ) -> Response:
     keeper = NewRow(it.db, caller, accepted, route.provider.name)
     run = _run(accepted, route, keeper, it)
-    task = it.spawn(
-        run_locked(run, accepted.lock, keeper, it.locks, it.db) if accepted.lock else engine.run(run)
-    )
+    running = run_locked(run, accepted.lock, keeper, it.locks, it.db) if accepted.lock else engine.run(run)
+    if accepted.claim:
+        running = run_claimed(running, accepted.claim, it.claims, it.db)
+    task = it.spawn(rate_limits.settled(running, it.db, caller, it.limits, accepted.draft))
     if it.settings.foreground_on_disconnect == "cancel":
         watcher = it.spawn(_cancel_on_hang_up(request.receive, task))
         task.add_done_callback(lambda _: watcher.cancel())
@@ -78,12 +88,12 @@ def to_draft(params: Mapping[str, Any]) -> Draft:
     )
 
 
-def _draft(params: Mapping[str, Any], it: Resources) -> tuple[Draft, Route]:
+def _draft(params: Mapping[str, Any], caller: Caller, it: Resources) -> tuple[Draft, Route]:
     """Check in the documented order: shape came first, now what needs no look at the store."""
     check_state(params)
     _refuse_unsupported(params, it)
     draft = to_draft(params)
-    return draft, it.registry.resolve(draft.model)
+    return draft, resolve(it.registry, caller, draft.model)
 
 
 def _terms(request: Request, route: Route, it: Resources) -> Terms:
@@ -131,35 +141,22 @@ def _run(accepted: Accepted, route: Route, keeper: NewRow, it: Resources) -> eng
 async def _in_background(accepted: Accepted, caller: Caller, it: Resources) -> Response:
     """Queue, commit, ring, answer. A broker that is down costs only time: the row is the queue."""
     draft = accepted.draft
-    queued = await enqueue(it.db, caller, accepted, max_queued=it.settings.max_queued)
+    queued = await enqueue(it.db, caller, accepted, max_queued=it.settings.max_queued, seals=it.seals)
     await it.ring(ids.response_id(draft.id))
     if not draft.is_streamed:
         return Response(queued.body, media_type="application/json")
     return follow_stream(draft.id, caller, it, after=-1, is_padded=True)
 
 
-def follow_stream(
-    response_id: UUID, caller: Caller, it: Resources, *, after: int, is_padded: bool
-) -> Response:
-    """A stream of everything beyond `after`, from any process, for any number of followers."""
-    followed = follow(
-        it.db,
-        caller,
-        it.notifications,
-        response_id,
-        after=after,
-        is_padded=is_padded,
-        poll_seconds=min(it.settings.follow_poll_seconds, it.settings.keepalive_seconds),
-    )
-    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), spawn=it.spawn)
-
-
 def _refuse_unsupported(params: Mapping[str, Any], it: Resources) -> None:
     if params.get("background"):
         if it.bell is None:
             raise _unsupported("background", "needs a broker, and this server has none")
-        if place := secret_place(params.get("tools") or ()):
-            raise _unsupported(place, "cannot be kept for a background response, because it is a secret")
+        if not it.seals.can_seal and (secrets := secrets_in(params)):
+            raise _unsupported(
+                secrets[0].place,
+                "is a secret, which a background response can keep only where the setting 'seal_key' is set",
+            )
 
 
 def _unsupported(param: str, reason: str) -> InvalidRequest:

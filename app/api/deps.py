@@ -14,8 +14,9 @@ def _resources(request: Request) -> Resources:
     return request.app.state.resources
 
 
-def _caller() -> Caller:
-    return Caller()
+def _caller(request: Request) -> Caller:
+    """Whom the key stands for (`app.api.authentication`)."""
+    return request.state.caller
 
 
 def _include(

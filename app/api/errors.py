@@ -37,7 +37,10 @@ def install(app: FastAPI) -> None:
 
 
 def render(error: ServiceError) -> Response:
-    headers = dict[str, str]()
+    # What is left of a body that came too slowly is not waited for.
+    headers = {"connection": "close"} if error.status == 408 else dict[str, str]()
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
         headers["retry-after-ms"] = str(round(error.retry_after_seconds * 1000))

@@ -1,4 +1,6 @@
-"""Our own request headers: choices of one request that have no place in OpenAI's body."""
+"""Request headers: choices of one request that have no place in OpenAI's body."""
+
+import re
 
 from starlette.datastructures import Headers
 
@@ -7,9 +9,30 @@ from app.generation.history import OnOpenToolCalls
 
 CONVERSATION_WAIT = "Holdfast-Conversation-Wait"
 ON_OPEN_TOOL_CALLS = "Holdfast-On-Open-Tool-Calls"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 
 MAX_WAIT_SECONDS = 600.0
 """The SDKs' own patience."""
+
+_VISIBLE = re.compile(r"[!-~]{1,255}")
+
+
+def idempotency_key(headers: Headers) -> str | None:
+    """What tells a retry from a new request.
+
+    Raises:
+        InvalidRequest: the header is no visible ASCII, too long, empty, or there twice.
+    """
+    values = headers.getlist(IDEMPOTENCY_KEY)
+    if not values:
+        return None
+    if len(values) > 1 or not _VISIBLE.fullmatch(values[0]):
+        raise InvalidRequest(
+            f"Invalid header '{IDEMPOTENCY_KEY}'. Expected one value of 1 to 255 visible ASCII characters.",
+            code="invalid_value",
+            param=IDEMPOTENCY_KEY,
+        )
+    return values[0]
 
 
 def conversation_wait_seconds(headers: Headers, default: float) -> float:

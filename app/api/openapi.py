@@ -250,10 +250,22 @@ def install(app: FastAPI) -> None:
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             schemas.update(_SCHEMAS)
+            _guard(document)
             _drop_422(document)
         return app.openapi_schema or generate()
 
     app.openapi = complete
+
+
+def _guard(document: dict[str, Any]) -> None:
+    """Where a key is needed once there is one, and how it is refused."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    failed = {"content": {"application/json": {"schema": _ref("Error")}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if path.startswith("/v1/") else ():
+            operation["security"] = [{}, {"key": []}]
+            operation["responses"]["401"] = {"description": "No valid key", **failed}
+            operation["responses"]["403"] = {"description": "The key lacks the scope", **failed}
 
 
 def _drop_422(document: Mapping[str, Any]) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.api import openapi
-from app.api.deps import ResourcesDep
+from app.api.deps import CallerDep, ResourcesDep
+from app.api.model_access import resolve
+from app.api.scopes import READS
 from app.errors import InvalidRequest, NotFound
 
 router = APIRouter()
@@ -27,18 +29,18 @@ async def readyz(it: ResourcesDep) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/v1/models", tags=["models"])
-async def list_models(it: ResourcesDep) -> dict[str, Any]:
+@router.get("/v1/models", tags=["models"], dependencies=READS)
+async def list_models(caller: CallerDep, it: ResourcesDep) -> dict[str, Any]:
     """List the models that can be named in a request. Patterns without a list behind them are not shown."""
     names = await it.registry.names()
-    return {"object": "list", "data": [_model(name, owner) for name, owner in names]}
+    return {"object": "list", "data": [_model(name, owner) for name, owner in names if caller.may_name(name)]}
 
 
-@router.get("/v1/models/{model:path}", tags=["models"], **openapi.MODEL)
-async def get_model(model: str, it: ResourcesDep) -> dict[str, Any]:
+@router.get("/v1/models/{model:path}", tags=["models"], dependencies=READS, **openapi.MODEL)
+async def get_model(model: str, caller: CallerDep, it: ResourcesDep) -> dict[str, Any]:
     """Describe one model: any name that a request may use."""
     try:
-        route = it.registry.resolve(model)
+        route = resolve(it.registry, caller, model)
     except InvalidRequest as error:
         message = f"The model '{model}' does not exist"
         raise NotFound(message, code="model_not_found", param="model") from error

@@ -8,9 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app import ids
 from app.api import openapi, pages
-from app.api.create import create, follow_stream
+from app.api.create import create
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
+from app.api.following import follow_stream
 from app.api.identifiers import response_cursor, response_key, response_not_found
+from app.api.limits import open_stream
+from app.api.scopes import READS, WRITES
 from app.domain.gates import Gated, allowed, hide
 from app.domain.items import join, split
 from app.domain.jobs import Mode
@@ -24,17 +27,19 @@ from app.store.responses import StoredResponse
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
 
 
-@router.post("", **openapi.CREATE)
+@router.post("", dependencies=WRITES, **openapi.CREATE)
 async def create_response(request: Request, caller: CallerDep, it: ResourcesDep) -> Response:
     """Generate a response.
 
     The answer is the whole response, or a stream of events where `stream` is true. It is stored
     unless `store` is false, and can then be continued by `previous_response_id`.
+
+    With an `Idempotency-Key` header, the same request is answered the same for a day, generating once.
     """
     return await create(request, caller, it)
 
 
-@router.get("", **openapi.LIST)
+@router.get("", dependencies=READS, **openapi.LIST)
 async def list_responses(
     caller: CallerDep,
     it: ResourcesDep,
@@ -58,7 +63,7 @@ async def list_responses(
     return pages.envelope(objects, names, has_more=len(found) > limit)
 
 
-@router.get("/{response_id}", **openapi.GET)
+@router.get("/{response_id}", dependencies=READS, **openapi.GET)
 async def get_response(
     response_id: str,
     caller: CallerDep,
@@ -76,13 +81,14 @@ async def get_response(
     stored = await _read(response_id, caller, it)
     if stream:
         _check_streamable(stored)
+        open_stream(caller, it)
         after = -1 if starting_after is None else starting_after
         return follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
     output = _shown(stored.output_blob, stored.output_gated, include)
     return Response(with_output(stored.body, output), media_type="application/json")
 
 
-@router.delete("/{response_id}", **openapi.DELETE)
+@router.delete("/{response_id}", dependencies=WRITES, **openapi.DELETE)
 async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> dict[str, str | bool]:
     """Delete a stored response. It cannot be read or continued any more; its descendants can."""
     key = response_key(response_id)
@@ -96,7 +102,7 @@ async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-@router.post("/{response_id}/cancel", **openapi.CANCEL)
+@router.post("/{response_id}/cancel", dependencies=WRITES, **openapi.CANCEL)
 async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
     """Cancel a background response. The answer is final: no completion can follow it."""
     key, ttl_seconds = response_key(response_id), it.settings.ephemeral_result_seconds
@@ -106,7 +112,7 @@ async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep)
     return Response(stored.json(), media_type="application/json")
 
 
-@router.get("/{response_id}/attempts", **openapi.ATTEMPTS)
+@router.get("/{response_id}/attempts", dependencies=READS, **openapi.ATTEMPTS)
 async def list_attempts(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
     """List who tried to generate a background response, and how each attempt ended. An extension of ours."""
     stored = await _read(response_id, caller, it)
@@ -115,7 +121,7 @@ async def list_attempts(response_id: str, caller: CallerDep, it: ResourcesDep) -
     return Response(orjson.dumps({"object": "list", "data": found}), media_type="application/json")
 
 
-@router.get("/{response_id}/input_items", **openapi.INPUT_ITEMS)
+@router.get("/{response_id}/input_items", dependencies=READS, **openapi.INPUT_ITEMS)
 async def list_input_items(
     response_id: str,
     caller: CallerDep,

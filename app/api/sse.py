@@ -76,6 +76,13 @@ async def _cancel_when_gone(receive: Receive, task: asyncio.Task[None]) -> None:
     task.cancel()
 
 
+async def said(events: Sequence[Event], *, sends_done: bool) -> AsyncGenerator[bytes]:
+    """The body of a stream that is known to its end."""
+    yield encode(events)
+    if sends_done:
+        yield DONE
+
+
 async def replay(followed: AsyncGenerator[bytes], *, sends_done: bool) -> AsyncGenerator[bytes]:
     """The body of a followed stream: its frames, with a comment where there was nothing to say."""
     async with aclosing(followed) as batches:

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from app.api.limits import ItemLimits, check_items
 from app.api.schemas import refusals
 from app.api.schemas.create import CREATE, PARAMETERS
 from app.api.schemas.wording import first_refusal
@@ -31,7 +32,9 @@ _MOVED = {
 }
 
 
-def parse_create(body: bytes, *, default_model: str | None) -> dict[str, Any]:
+def parse_create(
+    body: bytes, *, default_model: str | None, limits: ItemLimits | None = None
+) -> dict[str, Any]:
     """Read and check a create's body.
 
     Returns the parameters as they were sent, but for `model`, which `default_model` stands in for.
@@ -42,6 +45,8 @@ def parse_create(body: bytes, *, default_model: str | None) -> dict[str, Any]:
     if default_model and params.get("model") is None:
         params["model"] = default_model
     _check_parameters(params)
+    if limits:
+        check_items("input", params["input"], body, limits)
     check_shape(CREATE, params)
     return params
 

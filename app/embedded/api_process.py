@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 
 from app.embedded.errors import CannotStart
+from app.embedded.http_protocol import bounded
 from app.main import create_app
 from app.observability import configure_logging
 from app.settings import Settings
@@ -88,7 +89,7 @@ def run(
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=bounded(max_header_bytes=settings.max_header_bytes, head_seconds=settings.body_timeout_seconds),
         ws="none",
         backlog=BACKLOG,
         log_config=None,

@@ -16,6 +16,7 @@ from app.embedded.guarded import Guarded
 from app.embedded.kept import Kept
 from app.embedded.locks import only_one
 from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.seal_key import own_key
 from app.embedded.valkey import EmbeddedValkey
 from app.settings import CONFIG_VARIABLE, PREFIX, Settings, environment
 
@@ -83,7 +84,7 @@ def serve(
         ExitStack() as parts,
     ):
         url = postgres.url if postgres else _text(settings.database_url)
-        variables = process_environment(settings, config, database_url=url, broker_url=valkey and valkey.url)
+        variables = _variables(settings, config, postgres, valkey)
         # The API loads while the database starts. It is closed first all the same: it runs on it.
         apis = parts.enter_context(_apis(listener, workers, settings, variables))
         if postgres:
@@ -128,11 +129,13 @@ def process_environment(
     *,
     database_url: str | None = None,
     broker_url: str | None = None,
+    seal_key: str | None = None,
 ) -> dict[str, str]:
-    """Variables of a process that reads the settings that we have read, and these URLs over them."""
+    """Variables of a process that reads the settings that we have read, and these over them."""
     added = {
         "DATABASE_URL": database_url or _text(settings.database_url),
         "BROKER_URL": broker_url or _text(settings.broker_url),
+        "SEAL_KEY": seal_key or _text(settings.seal_key),
         "STATE_DIR": str(settings.state_dir),
         "WORKER_CONCURRENCY": str(settings.worker_concurrency),
     }
@@ -140,6 +143,25 @@ def process_environment(
     if config:
         variables[CONFIG_VARIABLE] = str(config.absolute())
     return variables
+
+
+def _variables(
+    settings: Settings,
+    config: Path | None,
+    postgres: EmbeddedPostgres | None,
+    valkey: EmbeddedValkey | None,
+) -> dict[str, str]:
+    """Variables of the processes of `serve`, which know our own servers, and our own seal key.
+
+    A database that others use needs a key that they have, so one of our own is for a Postgres of our own.
+    """
+    return process_environment(
+        settings,
+        config,
+        database_url=postgres and postgres.url,
+        broker_url=valkey and valkey.url,
+        seal_key=own_key(settings.state_dir) if postgres and not settings.seal_key else None,
+    )
 
 
 def _watch(apis: ApiProcesses, vital: Sequence[int], kept: Sequence[Kept]) -> None:

@@ -1,7 +1,7 @@
 """HTTP by hand over a socket: what came in which chunk, and hanging up at will."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -54,12 +54,16 @@ class Connection:
 
 
 @asynccontextmanager
-async def post(port: int, body: dict[str, Any]) -> AsyncGenerator[Connection]:
+async def post(
+    port: int, body: dict[str, Any], *, headers: Mapping[str, str] | None = None
+) -> AsyncGenerator[Connection]:
     """Ask for a response; nothing of the answer is read yet. No step may take more than five seconds."""
     async with asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         content = orjson.dumps(body)
-        writer.write(b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content))
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode()
+        writer.write(b"POST /v1/responses HTTP/1.1\r\nhost: x\r\n%s" % more)
+        writer.write(b"content-length: %d\r\n\r\n" % len(content))
         writer.write(content)
         connection = Connection(reader, writer)
         try:

@@ -5,6 +5,7 @@ The examples are the same in every run. For a longer hunt, with new ones each ti
     HOLDFAST_TEST_FUZZ_EXAMPLES=20000 pytest tests/api/test_fuzz.py
 """
 
+from collections.abc import Generator
 from typing import Any
 
 import httpx2
@@ -18,6 +19,8 @@ from app.domain.gates import INCLUDES
 from app.main import create_app
 from app.settings import Settings, environment
 from tests.api import bodies
+from tests.api.hostile import Request, Wire, requests
+from tests.live import LiveServer
 
 WANTED = environment().get("HOLDFAST_TEST_FUZZ_EXAMPLES")
 
@@ -137,6 +140,30 @@ def test_bodies_of_conversations(
         name = answer.json()["id"]
         assert api.get(f"/v1/conversations/{name}").json() == answer.json()
         assert api.get(f"/v1/conversations/{name}/items").status_code == 200
+
+
+@fuzzed(200)
+@given(request=requests())
+def test_any_request_to_any_route(wire: Wire, known: dict[str, str], request: Request) -> None:
+    """Odd paths, queries, headers and bodies, as bytes that no client library would send."""
+    status, body = wire.ask(request, known)
+    assert 200 <= status < 500, body
+    if status >= 400 and body:
+        error = orjson.loads(body)["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+
+
+@pytest.fixture(scope="module")
+def wire(server: LiveServer) -> Generator[Wire]:
+    wire = Wire(server.port)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(scope="module")
+def known(api: httpx2.Client, parent: bytes, conversation: str) -> dict[str, str]:
+    items = api.get(f"/v1/conversations/{conversation}/items").json()["data"]
+    return {"{response}": parent.decode(), "{conversation}": conversation, "{item}": items[0]["id"]}
 
 
 def quote(name: str) -> str:

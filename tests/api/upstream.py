@@ -47,6 +47,8 @@ class Upstream:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         """Set when a request has come in whole."""
+        self.asks = 0
+        """How many have."""
         self.hung_up = asyncio.Event()
         """Set when the server closes the connection before the answer is finished."""
         self.may_begin = asyncio.Event()
@@ -61,6 +63,7 @@ class Upstream:
         self.tasks.add(task)
         try:
             is_streamed = orjson.loads(await _body(reader))["stream"]
+            self.asks += 1
             self.asked.set()
             if await self._left_before(self.may_begin, reader):
                 return
