@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from app.domain.response import Draft, Status
+from app.domain.seals import NO_SEALS, Seals
 from app.domain.tenancy import Caller
 from app.generation import cancel as cancelling
 from app.generation.accept import accept
@@ -34,6 +35,7 @@ POLICY: Mapping[str, Any] = {
     "rerun": "if_no_output",
     "max_run_seconds": 60.0,
     "event_retention_seconds": 3600.0,
+    "idempotency_retention_seconds": 86400.0,
     "ephemeral_result_seconds": TTL_SECONDS,
     "queued_too_long_seconds": 10.0,
     "pads": False,
@@ -65,10 +67,12 @@ async def forget_events(database_url: str, response_id: UUID) -> None:
     await execute(database_url, "delete from response_events where response_id = $1", response_id)
 
 
-async def enqueued(db: Database, caller: Caller, *, max_queued: int = 1000, **params: Any) -> Draft:
+async def enqueued(
+    db: Database, caller: Caller, *, max_queued: int = 1000, seals: Seals = NO_SEALS, **params: Any
+) -> Draft:
     """A background response as `create` leaves it: queued."""
     accepted = await accept(db, caller, a_draft(background=True, **params))
-    await enqueue(db, caller, accepted, max_queued=max_queued)
+    await enqueue(db, caller, accepted, max_queued=max_queued, seals=seals)
     return accepted.draft
 
 
@@ -77,9 +81,9 @@ def registry(*providers: Provider) -> Registry:
     return Registry([Entry(each, [each.name], {"a-model": each.name}) for each in providers])
 
 
-def a_background(db: Database, *providers: Provider, **policy: Any) -> Background:
+def a_background(db: Database, *providers: Provider, seals: Seals = NO_SEALS, **policy: Any) -> Background:
     """Without what runs beside it: for runs whose leases and journal are looked after by the test."""
-    return Background(db, registry(*providers), Policy(**{**POLICY, **policy}))
+    return Background(db, registry(*providers), Policy(**{**POLICY, **policy}), seals)
 
 
 @asynccontextmanager

@@ -16,7 +16,8 @@ async def a_conversation(db: Database, caller: Caller, *items: Any) -> str:
     """The id of a conversation of these items; a text is a user's message."""
     put = [{"role": "user", "content": item} if isinstance(item, str) else item for item in items]
     turn_id = ids.new_uuid()
-    made = await generation.create(db, caller, {}, turn_id, normalise(put, turn_id))
+    async with db.begin(caller) as tx:
+        made = await generation.create(tx, {}, turn_id, normalise(put, turn_id))
     return ids.conversation_id(made.id)
 
 
@@ -34,7 +35,8 @@ async def add(db: Database, caller: Caller, name: str, text: str) -> None:
 async def add_items(db: Database, caller: Caller, name: str, *items: dict[str, Any]) -> None:
     """Append items as one turn."""
     turn_id = ids.new_uuid()
-    await generation.add_items(db, caller, key_of(name), turn_id, normalise(list(items), turn_id))
+    async with db.begin(caller) as tx:
+        await generation.add_items(tx, key_of(name), turn_id, normalise(list(items), turn_id))
 
 
 async def items_of(db: Database, caller: Caller, name: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ def answer(messages: list[dict[str, Any]]) -> str:
 
 
 def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def chunks(text: str) -> Generator[dict[str, Any]]:
