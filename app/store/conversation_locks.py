@@ -41,7 +41,7 @@ def _read(*, takes: bool, is_cut: bool) -> Statement:
     Where the lock is refused, there are no lines, and so no turn is read.
     """
     seen = (
-        sa.select(c.c.id, c.c.next_seq, c.c.fork_chains, c.c.fork_seqs)
+        sa.select(c.c.id, c.c.next_seq, (c.c.next_seq - 1).label("last_seq"), c.c.fork_chains, c.c.fork_seqs)
         .where(_this)
         .cte("seen")
         .prefix_with("materialized", dialect="postgresql")
@@ -57,11 +57,11 @@ def _read(*, takes: bool, is_cut: bool) -> Statement:
     else:
         held = sa.select(seen.c.next_seq).cte("held")
     ours = (
-        sa.select(seen.c.id, seen.c.next_seq, seen.c.fork_chains, seen.c.fork_seqs)
+        sa.select(seen.c.id, seen.c.last_seq, seen.c.fork_chains, seen.c.fork_seqs)
         .select_from(seen.join(held, sa.true()))
         .cte("ours")
     )
-    own = sa.select(ours.c.id.label("chain"), (ours.c.next_seq - 1).label("upto"))
+    own = sa.select(ours.c.id.label("chain"), ours.c.last_seq.label("upto"))
     line = lineage.lines(own, ours)
     if is_cut:
         line = lineage.cut(line, _floor(seen))
@@ -77,7 +77,8 @@ def _read(*, takes: bool, is_cut: bool) -> Statement:
 
 def _floor(seen: sa.CTE) -> sa.ColumnElement[int]:
     """Up to which estimate nothing is needed; a conversation's first turn is on its own line."""
-    last = lineage.tip_tokens(seen.c.id, seen.c.next_seq - 1).correlate(seen)
+    # A column and no sum: beneath row-level security only a plain comparison is an index's.
+    last = lineage.tip_tokens(seen.c.id, seen.c.last_seq).correlate(seen)
     total = sa.select(last.scalar_subquery()).select_from(seen).scalar_subquery()
     return total - _p("budget", type_=sa.Integer)
 
