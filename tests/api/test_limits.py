@@ -10,13 +10,15 @@ import httpx2
 import openai
 import pytest
 
+from app import ids
+from app.domain.response import Status
 from tests.api.asking import CREATE, create, frames, invalid, refusal
 from tests.api.conftest import client_of, upstreams
 from tests.api.connection import Connection, post
 from tests.api.running import soon
-from tests.background import execute
+from tests.background import execute, until
 from tests.live import LiveServer
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running, wait_until
+from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
 MAX_STREAMS = 3
 TALKING = {"model": "offline", "input": "::words 1000 60", "stream": True}
@@ -351,14 +353,16 @@ class TestMaxRunning:
     ) -> None:
         """All bells have rung before: the worker itself goes on."""
         names = [create(small, f"::sleep 0.2\n{n}", background=True)["id"] for n in range(6)]
-        most = 0
+        keys, most = [ids.parse_response_id(name) for name in names], 0
 
-        def are_done() -> bool:
+        async def are_done() -> bool:
+            """All at one moment: asked for one after the other, they would be more."""
             nonlocal most
-            seen = [small.get(f"{CREATE}/{name}").json()["status"] for name in names]
-            most = max(most, seen.count("in_progress"))
-            return set(seen) == {"completed"}
+            counted = "select status, count(*) from responses where id = any($1) group by status"
+            found = dict(await execute(quiet_database_url, counted, keys))
+            most = max(most, found.get(Status.IN_PROGRESS, 0))
+            return found == {Status.COMPLETED: len(names)}
 
         with LiveWorker(quiet_database_url, broker.url, max_running="2", queued_too_long_seconds="600"):
-            wait_until(are_done, seconds=20)
+            await until(are_done, within_seconds=20)
         assert 1 <= most <= 2
