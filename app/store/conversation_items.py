@@ -55,10 +55,19 @@ def _by_ids() -> Statement:
         .table_valued(sa.column("item_id", sa.Text), sa.column("turn_id", pg.UUID))
         .render_derived("ours")
     )
-    brought = sa.select(alias.c.item_id, alias.c.turn_id).where(
-        alias.c.tenant_id == _p("tenant_id"),
-        alias.c.item_id == sa.any_(_p("wanted", type_=pg.ARRAY(sa.Text))),
+    wanted = (
+        sa.func.unnest(_p("wanted", type_=pg.ARRAY(sa.Text)))
+        .table_valued(sa.column("item_id", sa.Text))
+        .render_derived("wanted")
     )
+    # Sorted as the index is, so that each name is looked for by itself, and never in all of the tenant's.
+    bringing = (
+        sa.select(alias.c.turn_id)
+        .where(alias.c.tenant_id == _p("tenant_id"), alias.c.item_id == wanted.c.item_id)
+        .order_by(alias.c.turn_id)
+        .lateral("bringing")
+    )
+    brought = sa.select(wanted.c.item_id, bringing.c.turn_id).select_from(wanted.join(bringing, sa.true()))
     named = sa.union_all(sa.select(ours.c.item_id, ours.c.turn_id), brought).cte("named")
     # A subquery with a limit cannot be merged into the join. The planner might otherwise look for the
     # turn in all of its line.
