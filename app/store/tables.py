@@ -231,6 +231,179 @@ rate_limits = sa.Table(
     prefixes=["UNLOGGED"],
 )
 
+# What was done, in the transaction that did it: the outbox from which the trail and the facts are made.
+audit_outbox = sa.Table(
+    "audit_outbox",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    # Whatever follows from something that was committed has a greater number.
+    sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("subject", pg.UUID, comment="The response, conversation or key that it was done to"),
+    sa.Column("key_id", pg.UUID, comment="Whose doing it was; null is the server's own"),
+    sa.Column("action", sa.SmallInteger, nullable=False),
+    sa.Column("digest", sa.LargeBinary, comment="SHA-256 of the body and items that were stored with it"),
+    sa.Column("data", sa.Text, nullable=False, comment="JSON, hashed as it stands"),
+    sa.PrimaryKeyConstraint("tenant_id", "seq"),
+)
+
+# The trail: append-only, and each record carries the hash of the one before.
+audit_records = sa.Table(
+    "audit_records",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False, comment="Counted from 1 without gaps"),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("subject", pg.UUID),
+    sa.Column("key_id", pg.UUID),
+    sa.Column("action", sa.SmallInteger, nullable=False),
+    sa.Column("digest", sa.LargeBinary),
+    sa.Column("previous_hash", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "seq"),
+    # What was done to one thing, all of one kind, all that one key did.
+    sa.Index("ix_audit_records__subject", "tenant_id", "subject", "seq"),
+    sa.Index("ix_audit_records__action", "tenant_id", "action", "seq"),
+    sa.Index("ix_audit_records__key_id", "tenant_id", "key_id", "seq"),
+)
+
+# Where each trail ends, locked by who appends.
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("checkpoint_seq", sa.BigInteger, nullable=False, comment="Of the last checkpoint"),
+    sa.Column("checkpoint_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    # Rewritten with each batch, and none of it is in another index.
+    postgresql_with={"fillfactor": "50"},
+)
+
+# What a trail was at some moment, signed.
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("public_key", sa.LargeBinary, comment="Ed25519; null where the server has no key to sign with"),
+    sa.Column("signature", sa.LargeBinary),
+    sa.PrimaryKeyConstraint("tenant_id", "seq"),
+)
+
+# What lists, lineage and statistics ask of a response, written behind the hot path, from the outbox.
+response_facts = sa.Table(
+    "response_facts",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("previous_id", pg.UUID),
+    sa.Column("root_id", pg.UUID, nullable=False, comment="First of its line, or its conversation"),
+    sa.Column("conversation_id", pg.UUID),
+    sa.Column("key_id", pg.UUID, comment="The key that it was created with"),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_nanos", sa.BigInteger, comment="Billionths of a dollar; null is not known"),
+    sa.Column("duration_ms", sa.BigInteger, comment="From its creation to its end"),
+    sa.Column("depth", sa.Integer, nullable=False, comment="Turns before it"),
+    sa.Column("status", sa.SmallInteger, nullable=False, comment="Below 2: not ended, its row knows more"),
+    sa.Column("attempts", sa.SmallInteger, nullable=False),
+    sa.Column("is_background", sa.Boolean, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("user", sa.Text),
+    sa.Column("safety_identifier", sa.Text),
+    sa.Column("error_code", sa.Text),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    # One for each filter, in the order of the list.
+    sa.Index("ix_response_facts__model", "tenant_id", "model", "id"),
+    sa.Index("ix_response_facts__status", "tenant_id", "status", "id"),
+    sa.Index("ix_response_facts__root_id", "tenant_id", "root_id", "id"),
+    *(
+        sa.Index(
+            f"ix_response_facts__{name}",
+            "tenant_id",
+            name,
+            "id",
+            postgresql_where=sa.text(f'"{name}" is not null'),
+        )
+        for name in (
+            "previous_id", "conversation_id", "user", "safety_identifier", "error_code",
+        )
+    ),
+    sa.Index("ix_response_facts__background", "tenant_id", "id", postgresql_where=sa.text("is_background")),
+    sa.Index("ix_response_facts__attempts", "tenant_id", "id", postgresql_where=sa.text("attempts > 1")),
+)  # fmt: skip
+
+# What a response may have several of: tools it called, pairs of its metadata.
+response_terms = sa.Table(
+    "response_terms",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "kind", "name", "value", "id"),
+    # Serves forgetting a response.
+    sa.Index("ix_response_terms__id", "tenant_id", "id"),
+)
+
+# The words of a response. Among them stand words that no text has, for its tenant's spans of time
+# (`timed_words`): so the index finds one tenant's alone, and the newest first.
+response_words = sa.Table(
+    "response_words",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("id", pg.UUID, nullable=False),
+    sa.Column("words", pg.TSVECTOR, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    # What is not sorted in yet is read with every look into the index, of which a page may need thirty.
+    sa.Index(
+        "ix_response_words__words",
+        "words",
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": "256"},
+    ),
+    # As of `responses`; and Postgres would try in vain to compress them.
+    postgresql_with={"toast_tuple_target": "8160"},
+)
+
+# What a day's responses came to. Durations are counted in steps of a scale, for percentiles.
+response_stats = sa.Table(
+    "response_stats",
+    metadata,
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("day", sa.Date, nullable=False, comment="UTC, of the response's creation"),
+    sa.Column("status", sa.SmallInteger, nullable=False),
+    sa.Column("duration_step", sa.SmallInteger, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_nanos", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("tenant_id", "day", "model", "status", "duration_step"),
+)
+
+# Who is logged in at the page, by the hash of what their cookie holds.
+ui_sessions = sa.Table(
+    "ui_sessions",
+    metadata,
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("tenant_id", sa.BigInteger, nullable=False),
+    sa.Column("key_id", pg.UUID, nullable=False),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    # Serves pruning.
+    sa.Index("ix_ui_sessions__expires_at", "expires_at"),
+)
+
 TENANT_ROLE = "holdfast_tenant"
 """Whom a request acts as: a role that row-level security holds to one tenant's rows."""
 
@@ -247,5 +420,13 @@ OF_TENANTS = (
     "api_keys",
     "idempotency_keys",
     "rate_limits",
+    "audit_outbox",
+    "audit_records",
+    "audit_heads",
+    "audit_checkpoints",
+    "response_facts",
+    "response_terms",
+    "response_words",
+    "response_stats",
 )
 """The tables whose rows belong to a tenant; each has a policy (docs/decisions/0019)."""

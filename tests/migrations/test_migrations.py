@@ -35,7 +35,8 @@ CATALOG = {
     "columns": """
         select table_name, column_name, data_type, udt_name, is_nullable, column_default, is_identity,
                col_description((table_schema || '.' || table_name)::regclass, ordinal_position)
-        from information_schema.columns where table_schema = 'public' and table_name <> 'alembic_version'
+        from information_schema.columns join information_schema.tables using (table_schema, table_name)
+        where table_schema = 'public' and table_name <> 'alembic_version' and table_type = 'BASE TABLE'
         order by table_name, ordinal_position
     """,
     "constraints": """
@@ -49,7 +50,8 @@ CATALOG = {
     """,
     "options": """
         select relname, reloptions from pg_class
-        where relnamespace = 'public'::regnamespace and relname not like 'alembic_version%' order by relname
+        where relnamespace = 'public'::regnamespace and relname not like 'alembic_version%' and relkind <> 'v'
+        order by relname
     """,
 }
 
