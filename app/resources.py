@@ -9,14 +9,20 @@ import aiohttp
 import structlog
 
 from app.domain.conversation import Lock
+from app.domain.facts import Price
 from app.domain.idempotency import KeyClaim
 from app.domain.seals import Seals
-from app.errors import ServiceError
+from app.domain.signing import Signer
+from app.effective_settings import told
+from app.errors import ServiceError, Unavailable
 from app.generation.background import Background, Policy, open_background
 from app.generation.engine import SHUTDOWN
 from app.generation.leases import Leases
+from app.generation.ledger import Ledger, settling
 from app.generation.open_streams import OpenStreams
 from app.generation.rate_limits import Limits
+from app.generation.reading import Readings
+from app.generation.settings_trail import note_settings
 from app.providers.base import Provider
 from app.providers.offline import Offline
 from app.providers.openai_chat import OpenAIChat
@@ -50,6 +56,8 @@ class Resources:
         self.limits = _limits(settings)
         self.open_streams = OpenStreams(settings.max_open_streams)
         self.seals = _seals(settings)
+        self.ledger = Ledger(db, signer_of(settings), prices_of(settings))
+        self.readings = Readings(db)
         self._url = _url(settings)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listening: asyncio.Task[None] | None = None
@@ -116,8 +124,11 @@ class Resources:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
+async def open_resources(settings: Settings, *, process: str = "api") -> AsyncGenerator[Resources]:
     """Open what a process needs; on leaving, end what still runs and close everything in reverse.
+
+    Args:
+        process: what kind of process it is, for the record of its settings.
 
     Raises:
         Unavailable: Postgres cannot be reached.
@@ -128,6 +139,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
         statement_cache=settings.statement_cache,
     )
     try:
+        await _note_settings(db, settings, process)
         async with open_session() as session:
             registry = Registry([_entry(upstream, session) for upstream in settings.effective_upstreams])
             bell = Bell(settings.broker_url.get_secret_value()) if settings.broker_url else None
@@ -137,6 +149,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
             finally:
                 await resources.drain(0)
                 await resources.stop_loops()
+                await resources.readings.flush()
                 await registry.close()
                 if bell:
                     await bell.close()
@@ -161,12 +174,21 @@ async def open_worker(settings: Settings) -> AsyncGenerator[tuple[Resources, Bac
         limits=_limits(settings),
     )
     async with (
-        open_resources(settings) as resources,
+        open_resources(settings, process="worker") as resources,
         open_background(
             resources.db, resources.registry, policy, _url(settings), seals=resources.seals
         ) as background,
+        settling(resources.ledger),
     ):
         yield resources, background
+
+
+async def _note_settings(db: Database, settings: Settings, process: str) -> None:
+    """A database that can be read alone is no reason not to serve what is in it."""
+    try:
+        await note_settings(db, process, told(settings))
+    except Unavailable:
+        log.warning("settings.not_noted")
 
 
 def _limits(settings: Settings) -> Limits:
@@ -182,6 +204,21 @@ def _url(settings: Settings) -> str:
 def _seals(settings: Settings) -> Seals:
     old = [key_of(key) for key in settings.seal_keys_old]
     return Seals(key_of(settings.seal_key) if settings.seal_key else None, old)
+
+
+def signer_of(settings: Settings) -> Signer:
+    """Who vouches for trails with these settings."""
+    old = [key_of(key) for key in settings.seal_keys_old]
+    return Signer(key_of(settings.seal_key) if settings.seal_key else None, old)
+
+
+def prices_of(settings: Settings) -> dict[str, Price]:
+    """What models cost where their upstreams do not say, by patterns of their names."""
+    return {
+        pattern: Price(price.input, price.output, price.cached_input)
+        for upstream in settings.effective_upstreams
+        for pattern, price in upstream.prices.items()
+    }
 
 
 def _entry(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Entry:

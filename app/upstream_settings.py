@@ -32,6 +32,16 @@ def environment() -> Mapping[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+class ModelPrice(BaseModel):
+    """Dollars for a million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    input: float = Field(ge=0, le=1_000_000)
+    output: float = Field(ge=0, le=1_000_000)
+    cached_input: float | None = Field(default=None, ge=0, le=1_000_000)
+
+
 class Upstream(BaseModel):
     """A remote API that serves models. The first upstream with a match serves a request."""
 
@@ -80,6 +90,13 @@ class Upstream(BaseModel):
         description="How many tokens a model takes, output included: glob pattern of the upstream's own "
         "names = tokens, the first match counts; or one number for all. What is longer, by an estimate of "
         "four bytes a token, is refused or, with `truncation: auto`, cut. Default: no limit is checked.",
+    )
+
+    prices: dict[str, ModelPrice] = Field(
+        default_factory=dict[str, ModelPrice],
+        description="Dollars for a million tokens: glob pattern of the models' names = { input, output, "
+        "cached_input }, the first match counts. For statistics, where the upstream reports no cost itself. "
+        "Default: such a cost is unknown.",
     )
 
     @field_validator("base_url")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from app import ids
 from app.domain import calls, tokens
+from app.domain.audit import Action, content_digest
 from app.domain.conversation import Conversation
 from app.domain.gates import Gated
 from app.domain.items import InputItems, aliases, split
@@ -21,12 +22,14 @@ from app.domain.turn import Continuation, Place, Turn
 from app.errors import NotFound
 from app.generation.accept import client_ids, refuse_duplicates
 from app.generation.history import locked, not_found
-from app.store import conversation_items, conversations, lifecycle, lineage
+from app.store import conversation_items, conversations, lifecycle, lineage, outbox
 from app.store.conversation_items import Last, StoredItem
 from app.store.conversations import Line
 from app.store.db import Database, ReadTx, Tx
 
 _NO_ITEMS = InputItems([], b"", Gated.NONE)
+_BODY = b"{}"
+"""Of a turn that is no response."""
 
 
 async def create(tx: Tx, metadata: Mapping[str, str], turn_id: UUID, items: InputItems) -> Conversation:
@@ -41,6 +44,7 @@ async def create(tx: Tx, metadata: Mapping[str, str], turn_id: UUID, items: Inpu
     await conversations.insert(tx, conversation, first.next() if items.items else first)
     if items.items:
         await lifecycle.append_items(tx, _turn(turn_id, first, items, Last(Continuation(), 0)))
+    await _note_items(tx, Action.CONVERSATION_CREATED, conversation.id, turn_id, items)
     return conversation
 
 
@@ -63,6 +67,7 @@ async def add_items(tx: Tx, conversation_id: UUID, turn_id: UUID, items: InputIt
         turn = replace(turn, continuation=_paired([*await _history(tx, here), items.blob]))
     await lifecycle.append_items(tx, turn)
     await conversations.advance(tx, conversation_id)
+    await _note_items(tx, Action.CONVERSATION_EXTENDED, conversation_id, turn_id, items)
 
 
 async def remove_item(db: Database, caller: Caller, conversation_id: UUID, item_id: str) -> None:
@@ -79,6 +84,7 @@ async def remove_item(db: Database, caller: Caller, conversation_id: UUID, item_
         await conversation_items.remove(tx, conversation_id, [found], since_seq=note.seq)
         await lifecycle.append_items(tx, _note(note, await _measured(tx, note)))
         await conversations.advance(tx, conversation_id)
+        await outbox.note(tx, Action.CONVERSATION_REDUCED, conversation_id, {"item": item_id})
 
 
 async def fork(
@@ -103,7 +109,19 @@ async def fork(
     if cut:
         await _cut_off(tx, upto, cut, conversation.id)
     await lifecycle.append_items(tx, _note(note, await _measured(tx, note)))
+    source = {"source": ids.conversation_id(conversation_id), "item": item_id}
+    await outbox.note(tx, Action.CONVERSATION_CREATED, conversation.id, source)
     return conversation
+
+
+async def _note_items(
+    tx: Tx, action: Action, conversation_id: UUID, turn_id: UUID, items: InputItems
+) -> None:
+    """Note what a client has put into a conversation, with the digest of the turn that holds it."""
+    count = len(items.items)
+    data = {"items": count, "turn": turn_id.hex} if count else {"items": 0}
+    digest = content_digest(_BODY, items.blob) if count else None
+    await outbox.note(tx, action, conversation_id, data, digest=digest)
 
 
 async def _locked(tx: Tx, conversation_id: UUID) -> Line:
@@ -184,7 +202,7 @@ def _turn(turn_id: UUID, place: Place, items: InputItems, before: Last) -> Turn:
         output_blob=b"",
         output_count=0,
         output_gated=Gated.NONE,
-        body=b"{}",
+        body=_BODY,
         continuation=Continuation(waiting, orphans=orphans) if waiting or orphans else None,
         context_tokens=before.tokens + tokens.estimate(items.blob),
         conversation=place.chain_id,

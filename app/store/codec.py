@@ -5,6 +5,8 @@ of TOAST. The dictionary is trained on made-up turns, never on customers' data
 (tests/bench/train_dictionary.py), and each row names the version it was written with.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import zstandard
@@ -35,10 +37,40 @@ def decompress(data: bytes, codec: int) -> bytes:
     Raises:
         ValueError: the row claims an impossible size or an unknown codec, or it is damaged.
     """
-    try:
-        if zstandard.frame_content_size(data) > MAX_BYTES:
-            raise ValueError("stored frame is larger than any turn can be")
+    with _reading(codec):
+        _check_size(data)
         return _DECOMPRESSORS[codec].decompress(data)
+
+
+def head(data: bytes, codec: int, size: int) -> bytes:
+    """The first `size` bytes of what `compress` made, or all if it is less; what follows is not unfolded.
+
+    Raises:
+        ValueError: as `decompress` says; damage behind these bytes is not seen.
+    """
+    with _reading(codec):
+        wanted = min(size, _check_size(data))
+        found = _DECOMPRESSORS[codec].stream_reader(data).read(wanted)
+        if len(found) < wanted:
+            raise zstandard.ZstdError("it ends too early")
+        return found
+
+
+def _check_size(data: bytes) -> int:
+    """What the frame says that it unfolds to."""
+    size = zstandard.frame_content_size(data)
+    if size > MAX_BYTES:
+        raise ValueError("stored frame is larger than any turn can be")
+    if size < 0:
+        raise zstandard.ZstdError("it does not say its size")
+    return size
+
+
+@contextmanager
+def _reading(codec: int) -> Generator[None]:
+    """Say in words what is wrong with a row."""
+    try:
+        yield
     except KeyError as error:
         raise ValueError(f"no dictionary for codec {codec}: the row is from a later release") from error
     except zstandard.ZstdError as error:

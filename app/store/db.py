@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Protocol
+from uuid import UUID
 
 import asyncpg
 
@@ -111,12 +112,14 @@ class _Fetching:
 
 
 class ReadTx(_Fetching):
-    """The right to read one tenant's rows: `tenant_id` is always among a statement's parameters."""
+    """The right to read one tenant's rows: `tenant_id` is always among a statement's parameters, and so
+    is `key_id`, of the key that it is done with.
+    """
 
     __slots__ = ("tenant_id",)
 
-    def __init__(self, driver: _Driver, tenant_id: int) -> None:
-        super().__init__(driver, tenant_id=tenant_id)
+    def __init__(self, driver: _Driver, tenant_id: int, key_id: UUID | None = None) -> None:
+        super().__init__(driver, tenant_id=tenant_id, key_id=key_id)
         self.tenant_id = tenant_id
 
 
@@ -185,18 +188,18 @@ class Database:
     @asynccontextmanager
     async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
         async with self._connection(caller.tenant_id, is_transaction=False) as connection:
-            yield ReadTx(connection, caller.tenant_id)
+            yield ReadTx(connection, caller.tenant_id, caller.key_id)
 
     @asynccontextmanager
     async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
         """For one statement that writes, and is a transaction by itself."""
         async with self._connection(caller.tenant_id, is_transaction=False) as connection:
-            yield Tx(connection, caller.tenant_id)
+            yield Tx(connection, caller.tenant_id, caller.key_id)
 
     @asynccontextmanager
     async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
         async with self._connection(caller.tenant_id, is_transaction=True) as connection:
-            yield Tx(connection, caller.tenant_id)
+            yield Tx(connection, caller.tenant_id, caller.key_id)
 
     @asynccontextmanager
     async def begin_system(self) -> AsyncGenerator[SystemTx]:

@@ -59,7 +59,7 @@ _revoke = Statement(
     sa.update(k)
     .where(k.c.id == _p("id_"))
     .values(revoked_at=sa.func.coalesce(k.c.revoked_at, sa.func.now()))
-    .returning(k.c.id)
+    .returning(k.c.tenant_id, (k.c.revoked_at == sa.func.now()).label("is_first"))
 )
 # Another process may be noting the same keys: then that is noted, and neither waits for the other.
 _note_uses = Statement(
@@ -90,6 +90,15 @@ class ListedKey:
     last_used_at: datetime | None
     """To the minute."""
     has_expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Whose key was ended."""
+
+    tenant_id: int
+    is_first: bool
+    """Whether that was done just now, and not before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +155,10 @@ async def list_all(tx: SystemTx, *, tenant: str | None = None) -> Sequence[Liste
     ]
 
 
-async def revoke(tx: SystemTx, key_id: UUID) -> bool:
-    """End a key, and whether there is one. The row stays, and so does the time of the first revocation."""
-    return bool(await tx.fetch(_revoke, id_=key_id))
+async def revoke(tx: SystemTx, key_id: UUID) -> Revoked | None:
+    """End a key; None if there is none. The row stays, and so does the time of the first revocation."""
+    row = await tx.fetch_one(_revoke, id_=key_id)
+    return Revoked(row["tenant_id"], row["is_first"]) if row else None
 
 
 async def note_uses(tx: SystemTx, key_ids: Collection[UUID]) -> None:

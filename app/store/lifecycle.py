@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.dialects import postgresql as pg
 
 from app import ids
+from app.domain.audit import Action, content_digest
 from app.domain.gates import Gated
 from app.domain.items import InputItems
 from app.domain.jobs import Claim, Expired, Job, Mode
@@ -25,6 +26,7 @@ from app.store import conversation_locks as locks
 from app.store import fairness, items, lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
+from app.store.outbox import noting, text
 from app.store.statements import CANCELLED, IN_PROGRESS, ITEMS, QUEUED, Statement, storable
 from app.store.tables import conversations as c
 from app.store.tables import response_attempts as a
@@ -44,12 +46,13 @@ _TURN = (
     "continuation", "body", "items", "conversation_id", "context_tokens",
 )  # fmt: skip
 
-_insert = Statement(
+_insert = noting(
     pg.insert(t)
     .values({name: _p(name) for name in _TURN})
     .values(finished_at=sa.func.now())
     .on_conflict_do_nothing()
-    .returning(t.c.id)
+    .returning(t.c.id),
+    Action.RESPONSE_CREATED,
 )
 _insert_items = Statement(
     pg.insert(t).values({name: _p(name) for name in _TURN}).values(finished_at=sa.func.now(), mode=Mode.ITEMS)
@@ -72,8 +75,9 @@ def _append_locked() -> Statement:
     )
     values = [_p(name, type_=t.c[name].type) for name in _TURN]
     row = sa.select(*values, sa.func.now()).select_from(appended)
-    return Statement(
-        pg.insert(t).from_select([*_TURN, "finished_at"], row).on_conflict_do_nothing().returning(t.c.id)
+    return noting(
+        pg.insert(t).from_select([*_TURN, "finished_at"], row).on_conflict_do_nothing().returning(t.c.id),
+        Action.RESPONSE_CREATED,
     )
 
 
@@ -99,12 +103,13 @@ def _attach_locked() -> Statement:
 
 
 _attach = _attach_locked()
-_enqueue = Statement(
+_enqueue = noting(
     pg.insert(t)
     .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request", "secrets")})
     .values(queued_at=sa.func.now())
     .on_conflict_do_nothing()
-    .returning(t.c.id)
+    .returning(t.c.id),
+    Action.RESPONSE_CREATED,
 )
 _lock_queue = Statement(sa.select(sa.func.pg_advisory_xact_lock(_p("tenant_id", type_=sa.BigInteger))))
 _queued = Statement(
@@ -155,20 +160,22 @@ _FINISH = (
     "status", "codec", "model", "body", "items", "output_count", "output_gated", "continuation",
     "event_count", "stream_shape", "context_tokens",
 )  # fmt: skip
-_finish = Statement(
+_finish = noting(
     sa.update(t)
     .where(_claimed)
     .values(**{name: _p(name) for name in _FINISH}, expires_at=_expiry, **_ENDED)
-    .returning(t.c.id, t.c.conversation_id)
+    .returning(t.c.id, t.c.conversation_id),
+    Action.RESPONSE_FINISHED,
 )
 _is_cancelled = _p("status", type_=sa.SmallInteger) == CANCELLED
-_end = Statement(
+_end = noting(
     sa.update(t)
     .where(_this, sa.or_(t.c.status == IN_PROGRESS, sa.and_(t.c.status == QUEUED, _is_cancelled)))
     .values(
         status=_p("status"), body=_p("body"), codec=_p("codec"), items=_p("items"),
         event_count=_p("event_count"), expires_at=_expiry, **_ENDED,
     )
+    .returning(t.c.id)
 )  # fmt: skip
 _requeue = Statement(
     sa.update(t)
@@ -253,9 +260,9 @@ async def enqueue(
     count = await tx.fetch_one(_queued, max_queued=max_queued)
     if count and count["count"] >= max_queued:
         return False
-    job = {"mode": mode, "priority": priority, "event_count": event_count}
-    job |= {"request": compress(request), "secrets": secrets}
-    await _put(tx, _enqueue, turn, job)
+    job = {"mode": mode, "priority": priority, "event_count": event_count, "request": compress(request)}
+    data = {"status": turn.status.wire, "model": turn.model, "store": Mode.EPHEMERAL not in mode}
+    await _put(tx, _enqueue, turn, job | {"secrets": secrets, "data": text(data)})
     return True
 
 
@@ -372,15 +379,20 @@ async def end(
 
     Whoever runs it finds its attempt fenced off.
     """
+    body, blob = _ended_body(row, status, error), decompress(row["items"], row["codec"])
+    done = Action.RESPONSE_CANCELLED if status is Status.CANCELLED else Action.RESPONSE_FINISHED
     await tx.fetch(
         _end,
         id=row["id"],
         status=status,
-        body=compress(_ended_body(row, status, error)),
+        body=compress(body),
         codec=CODEC,
-        items=compress(decompress(row["items"], row["codec"])),
+        items=compress(blob),
         event_count=event_count,
         ttl=timedelta(seconds=ttl_seconds),
+        action=done,
+        digest=content_digest(body, blob),
+        data=text({"status": status.wire}),
     )
     if row["conversation_id"]:
         await locks.release(tx, row["conversation_id"], row["id"])
@@ -419,8 +431,10 @@ def _values(turn: Turn) -> dict[str, Any]:
 
 
 def _columns(turn: Turn) -> dict[str, Any]:
-    both = (turn.input_blob, turn.output_blob)
+    blob = b",".join(part for part in (turn.input_blob, turn.output_blob) if part)
     return {
+        "digest": content_digest(turn.body, blob),
+        "data": text({"status": turn.status.wire, "model": turn.model}),
         "status": turn.status,
         "codec": CODEC,
         "model": storable(turn.model),
@@ -432,5 +446,5 @@ def _columns(turn: Turn) -> dict[str, Any]:
         "continuation": lineage.encode_continuation(turn.continuation),
         "context_tokens": turn.context_tokens,
         "body": compress(turn.body),
-        "items": compress(b",".join(blob for blob in both if blob)),
+        "items": compress(blob),
     }

@@ -1,25 +1,26 @@
-"""Responses as they are read: one by its id, or pages of them; and hiding one. `lifecycle` writes them."""
+"""Responses as they are read, one by its id; and hiding one. `lifecycle` writes them, `search` finds them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.domain.audit import Action
 from app.domain.gates import Gated
 from app.domain.jobs import Mode
 from app.domain.response import Status
 from app.domain.turn import with_output
 from app.store.codec import decompress
 from app.store.db import ReadTx, Row, Tx
-from app.store.statements import EPHEMERAL, ITEMS, Statement, storable
+from app.store.outbox import noting
+from app.store.statements import ITEMS, Statement
 from app.store.tables import responses as t
 
 _p = sa.bindparam
 _mine = t.c.tenant_id == _p("tenant_id")
 _alive = sa.and_(t.c.deleted_at.is_(None), t.c.mode < ITEMS)
 
-_columns = (
+COLUMNS = (
     t.c.id,
     t.c.status,
     t.c.codec,
@@ -33,35 +34,19 @@ _columns = (
     t.c.body,
     t.c["items"],
 )
-_get = Statement(sa.select(*_columns).where(_mine, t.c.id == _p("id"), _alive))
+_get = Statement(sa.select(*COLUMNS).where(_mine, t.c.id == _p("id"), _alive))
 
 _status = Statement(sa.select(t.c.status).where(_mine, t.c.id == _p("id"), _alive))
 
 _shape = Statement(sa.select(t.c.codec, t.c.stream_shape).where(_mine, t.c.id == _p("id")))
 
-_delete = Statement(
-    sa.update(t).where(_mine, t.c.id == _p("id"), _alive).values(deleted_at=sa.func.now()).returning(t.c.id)
+_delete = noting(
+    sa.update(t).where(_mine, t.c.id == _p("id"), _alive).values(deleted_at=sa.func.now()).returning(t.c.id),
+    Action.RESPONSE_DELETED,
 )
 
 
-def _page(*, newest_first: bool, has_model: bool) -> Statement:
-    """A page after a cursor, by the primary key. A filter by model reads on until the page is full."""
-    beyond = t.c.id < _p("after") if newest_first else t.c.id > _p("after")
-    query = sa.select(t.c.id, t.c.codec, t.c.mode, t.c.status, t.c.body).where(
-        _mine, _alive, beyond, t.c.mode < EPHEMERAL
-    )
-    if has_model:
-        query = query.where(t.c.model == _p("model"))
-    return Statement(query.order_by(t.c.id.desc() if newest_first else t.c.id.asc()).limit(_p("limit")))
-
-
-_pages = {
-    (newest, model): _page(newest_first=newest, has_model=model)
-    for newest in (True, False)
-    for model in (True, False)
-}
-
-_FIRST, _LAST = UUID(int=0), UUID(int=(1 << 128) - 1)
+LISTED_COLUMNS = (t.c.id, t.c.codec, t.c.mode, t.c.status, t.c.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +122,10 @@ async def shape(tx: ReadTx, response_id: UUID) -> bytes | None:
     return decompress(row["stream_shape"], row["codec"]) if row and row["stream_shape"] else None
 
 
-async def page(
-    tx: ReadTx, *, limit: int, newest_first: bool, after: UUID | None, model: str | None
-) -> Sequence[ListedResponse]:
-    """Up to `limit` responses after the cursor, in the order in which they were created."""
-    statement = _pages[newest_first, model is not None]
-    start = after or (_LAST if newest_first else _FIRST)
-    rows = await tx.fetch(statement, after=start, limit=limit, model=storable(model or ""))
-    return [ListedResponse.from_row(row) for row in rows]
-
-
 async def delete(tx: Tx, response_id: UUID) -> bool:
     """Hide the response and bar it as a parent; descendants keep their context (behaviour 12).
 
     The row stays: its place in the line must never be free again, or the next child of its parent
     would slip in among the ancestors of this one's descendants.
     """
-    return await tx.fetch_one(_delete, id=response_id) is not None
+    return await tx.fetch_one(_delete, id=response_id, digest=None, data="{}") is not None

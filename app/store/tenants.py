@@ -18,6 +18,7 @@ _create = Statement(
     .on_conflict_do_nothing(index_elements=[t.c.name])
     .returning(t.c.id)
 )
+_all = Statement(sa.select(t.c.id, t.c.name).order_by(t.c.id))
 _set_models = Statement(
     sa.update(t).where(t.c.id == _p("id")).values(models=_p("models_", type_=pg.ARRAY(sa.Text)))
 )
@@ -31,6 +32,22 @@ async def find_or_create(tx: SystemTx, name: str) -> int:
     if row is None:
         raise LookupError(name)
     return row["id"]
+
+
+async def all_ids(tx: SystemTx) -> list[int]:
+    """Every tenant there is."""
+    return [row["id"] for row in await tx.fetch(_all)]
+
+
+async def names(tx: SystemTx) -> dict[int, str]:
+    """The names of all tenants."""
+    return {row["id"]: row["name"] for row in await tx.fetch(_all)}
+
+
+async def find(tx: SystemTx, name: str) -> int | None:
+    """The id of the tenant of this name, if there is one."""
+    row = await tx.fetch_one(_find, name=name)
+    return row["id"] if row else None
 
 
 async def set_models(tx: SystemTx, tenant_id: int, patterns: Sequence[str]) -> None:
