@@ -1,29 +1,25 @@
 """`holdfast key`: who may come in. And whether a server without keys may listen where others reach it."""
 
-import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
+from uuid import UUID
 
 import typer
 
-from app import ids
+from app import cli_database, cli_tables, ids
 from app.cli_options import Config, StateDir
+from app.domain.audit import Action
 from app.domain.keys import Key, mint
 from app.domain.tenancy import Scope
-from app.embedded.postgres import EmbeddedPostgres
-from app.errors import Unavailable
-from app.settings import ConfigurationError, Settings
-from app.store import keys, migrate, tenants
-from app.store.db import Database, SystemTx
+from app.settings import ConfigurationError
+from app.store import keys, outbox, tenants
+from app.store.db import SystemTx
 from app.store.keys import ListedKey
-
-_T = TypeVar("_T")
 
 cli = typer.Typer(
     help="Create, list and revoke API keys. They work on `database_url`, or else on the database of a "
@@ -78,9 +74,12 @@ def create(
         tenant_id = await tenants.find_or_create(tx, tenant)
         if model:
             await tenants.set_models(tx, tenant_id, model)
+            await outbox.note(tx.of(tenant_id), Action.TENANT_CHANGED, None, {"models": model})
         await keys.create(tx, key, tenant_id=tenant_id, scopes=scopes, name=name, lifetime=lifetime)
+        told = {"name": name, "scopes": scopes.words, "expires_days": expires}
+        await outbox.note(tx.of(tenant_id), Action.KEY_CREATED, key.id, told)
 
-    _run(_database(config, state_dir), work)
+    cli_database.transact(cli_database.find(config, state_dir), work)
     _show(key, tenant, scopes, expires)
 
 
@@ -91,12 +90,11 @@ def list_keys(
     state_dir: StateDir = None,
 ) -> None:
     """List the keys, revoked and expired ones too. The last use is known to the minute."""
-    found = _run(_database(config, state_dir), lambda tx: keys.list_all(tx, tenant=tenant))
+    database_url = cli_database.find(config, state_dir)
+    found = cli_database.transact(database_url, lambda tx: keys.list_all(tx, tenant=tenant))
     head = ("ID", "TENANT", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "STATE")
-    table = [head, *(_row(key) for key in found)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    for row in table:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for line in cli_tables.lines(head, map(_row, found)):
+        print(line)
 
 
 @cli.command()
@@ -107,10 +105,20 @@ def revoke(
 ) -> None:
     """Revoke a key. Servers notice within `key_cache_seconds`; what already runs is finished."""
     key_id = ids.parse_key_id(id)
-    if key_id is None or not _run(_database(config, state_dir), lambda tx: keys.revoke(tx, key_id)):
+    if key_id is None or not cli_database.transact(
+        cli_database.find(config, state_dir), lambda tx: _revoke(tx, key_id)
+    ):
         # A whole key that was given by mistake is not printed again.
         raise ConfigurationError(f"there is no key {id[:35]!r}: `holdfast key list` shows them")
     print(f"{id} is revoked.")
+
+
+async def _revoke(tx: SystemTx, key_id: UUID) -> bool:
+    """Whether there is such a key."""
+    revoked = await keys.revoke(tx, key_id)
+    if revoked and revoked.is_first:
+        await outbox.note(tx.of(revoked.tenant_id), Action.KEY_REVOKED, key_id)
+    return revoked is not None
 
 
 def check_host(database_url: str, host: str, *, insecure: bool) -> None:
@@ -119,7 +127,7 @@ def check_host(database_url: str, host: str, *, insecure: bool) -> None:
     Raises:
         ConfigurationError: the host is reachable for others, there is no key, and nobody said that is well.
     """
-    if insecure or _is_loopback(host) or _run(database_url, keys.exist):
+    if insecure or _is_loopback(host) or cli_database.transact(database_url, keys.exist):
         return
     raise ConfigurationError(
         f"anybody who reaches {host} could use this server, because there is no key: "
@@ -147,35 +155,6 @@ def _check_text(option: str, text: str, *, may_be_empty: bool) -> None:
     """What a column can hold and a table can show."""
     if (not text and not may_be_empty) or len(text) > 200 or not (text.isprintable() or not text):
         raise ConfigurationError(f"{option} has to be printable text of at most 200 characters")
-
-
-def _database(config: Path | None, state_dir: Path | None) -> str:
-    """The URL of a database that answers and is migrated."""
-    settings = Settings.load(config, state_dir=state_dir)
-    if settings.database_url:
-        url = settings.database_url.get_secret_value()
-        migrate.require(url)
-        return url
-    url = EmbeddedPostgres(settings.state_dir).url
-    try:
-        migrate.require(url)
-    except Unavailable as error:
-        raise Unavailable(
-            f"database_url is not set, and no `holdfast serve` answers on {settings.state_dir}: {error}"
-        ) from error
-    return url
-
-
-def _run(database_url: str, work: Callable[[SystemTx], Awaitable[_T]]) -> _T:
-    async def run() -> _T:
-        db = await Database.connect(database_url, size=1)
-        try:
-            async with db.begin_system() as tx:
-                return await work(tx)
-        finally:
-            await db.close()
-
-    return asyncio.run(run())
 
 
 def _show(key: Key, tenant: str, scopes: Scope, days: float | None) -> None:

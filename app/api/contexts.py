@@ -17,6 +17,7 @@ from app.api.model_access import resolve
 from app.api.schemas.input_tokens import COUNT, PARAMETERS
 from app.api.scopes import READS
 from app.api.validation import check_names, check_shape, check_state, parse_object
+from app.domain.audit import Action
 from app.domain.gates import hide
 from app.domain.items import normalise
 from app.domain.jobs import Mode
@@ -86,7 +87,9 @@ async def show_response_context(
     stored = await _continuable(response_id, caller, it)
     window = _own_window(stored, it) if model is None else _window(model, caller, it)
     params = {"previous_response_id": response_id, "truncation": truncation}
-    return _shown(await preview(it.db, caller, params, window), window, include)
+    seen = await preview(it.db, caller, params, window)
+    it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "context"})
+    return _shown(seen, window, include)
 
 
 @router.get(
@@ -114,7 +117,10 @@ async def show_conversation_context(
     check_prefix("conversation_id", conversation_id, "conv")
     window = _window(model, caller, it)
     params = {"conversation": conversation_id, "truncation": truncation}
-    return _shown(await preview(it.db, caller, params, window), window, include)
+    seen = await preview(it.db, caller, params, window)
+    key = ids.parse_conversation_id(conversation_id)
+    it.readings.note(caller, Action.CONVERSATION_READ, key, {"part": "context"})
+    return _shown(seen, window, include)
 
 
 async def _params(request: Request, it: Resources) -> dict[str, Any]:

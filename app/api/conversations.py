@@ -1,6 +1,5 @@
 """/v1/conversations: create, read, list, describe, delete, fork; their items."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -15,22 +14,20 @@ from app.api.bodies import read_body
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.identifiers import conversation_cursor, conversation_key
 from app.api.limits import check_items
+from app.api.metadata_filters import metadata_filters
 from app.api.schemas import conversation as schemas
-from app.api.schemas import refusals
 from app.api.scopes import READS, WRITES
 from app.api.validation import check_names, check_shape, parse_object
+from app.domain.audit import Action
 from app.domain.conversation import Conversation
 from app.domain.gates import hide
 from app.domain.items import InputItems, join, normalise
-from app.errors import InvalidRequest
 from app.generation import conversations as generation
 from app.generation.history import not_found
-from app.store import conversation_items, conversations
+from app.store import conversation_items, conversations, outbox
 from app.store.db import Tx
 
 router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
-
-_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 @router.post("", dependencies=WRITES, **openapi.CREATE_CONVERSATION)
@@ -58,7 +55,7 @@ async def list_conversations(
 
     The order is that of creation; the cursor is exact even for conversations of one microsecond.
     """
-    wanted, cursor = _filters(request), conversation_cursor(after)
+    wanted, cursor = metadata_filters(request), conversation_cursor(after)
     async with it.db.read(caller) as tx:
         found = await conversations.page(
             tx, limit=limit + 1, newest_first=order == "desc", after=cursor, metadata=wanted
@@ -74,7 +71,10 @@ async def get_conversation(conversation_id: str, caller: CallerDep, it: Resource
     """Read a conversation without its items."""
     key = conversation_key(conversation_id)
     async with it.db.read(caller) as tx:
-        return _found(await conversations.get(tx, key), conversation_id)
+        found = await conversations.get(tx, key)
+    answer = _found(found, conversation_id)
+    it.readings.note(caller, Action.CONVERSATION_READ, key)
+    return answer
 
 
 @router.post("/{conversation_id}", dependencies=WRITES, **openapi.UPDATE_CONVERSATION)
@@ -84,8 +84,11 @@ async def update_conversation(
     """Replace the whole metadata of a conversation; null empties it."""
     key = conversation_key(conversation_id)
     params = await _params(request, it, schemas.UPDATE, schemas.UpdateConversation)
+    metadata = params["metadata"] or {}
     async with it.db.begin(caller) as tx:
-        return _found(await conversations.update(tx, key, params["metadata"] or {}), conversation_id)
+        answer = _found(await conversations.update(tx, key, metadata), conversation_id)
+        await outbox.note(tx, Action.CONVERSATION_UPDATED, key, {"metadata": len(metadata)})
+    return answer
 
 
 @router.delete("/{conversation_id}", dependencies=WRITES, **openapi.DELETE_CONVERSATION)
@@ -97,6 +100,7 @@ async def delete_conversation(
     async with it.db.begin(caller) as tx:
         if not await conversations.delete(tx, key):
             raise not_found(conversation_id)
+        await outbox.note(tx, Action.CONVERSATION_DELETED, key)
     return {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
 
 
@@ -156,6 +160,7 @@ async def list_items(
         found = await conversation_items.page(
             tx, line.last, after=cursor, newest_first=order == "desc", limit=limit + 1
         )
+    it.readings.note(caller, Action.CONVERSATION_READ, key, {"part": "items"})
     return _listed([stored.item for stored in found[:limit]], include, has_more=len(found) > limit)
 
 
@@ -172,6 +177,7 @@ async def get_item(
         found = await conversation_items.find(tx, line.last, [item_id])
     if item_id not in found:
         raise generation.item_not_found(item_id)
+    it.readings.note(caller, Action.CONVERSATION_READ, key, {"part": "items", "item": item_id})
     return Response(join(hide([found[item_id].item], include)), media_type="application/json")
 
 
@@ -229,24 +235,3 @@ def _found(conversation: Conversation | None, conversation_id: str) -> Response:
     if conversation is None:
         raise not_found(conversation_id)
     return _answer(conversation)
-
-
-def _filters(request: Request) -> dict[str, str]:
-    """The pairs of `metadata[key]=value` in the query.
-
-    Raises:
-        InvalidRequest: one holds what no metadata can, or a key is asked for twice.
-    """
-    wanted = dict[str, str]()
-    for name, value in request.query_params.multi_items():
-        if not (match := _FILTER.fullmatch(name)):
-            continue
-        if "\0" in name or "\0" in value:
-            raise schemas.nul(refusals.clip(name))
-        if wanted.setdefault(match[1], value) != value:
-            raise InvalidRequest(
-                f"Invalid '{name}': no conversation has two values of one key.",
-                code="invalid_value",
-                param=name,
-            )
-    return wanted

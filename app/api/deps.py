@@ -1,5 +1,6 @@
 """What routes ask for by type."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -27,15 +28,24 @@ def _include(
 ) -> frozenset[str]:
     """The gated fields that the reader wants to see (reference: "include")."""
     wanted = [*(include or ()), *(brackets or ())]
+    check_include(wanted)
+    return frozenset(wanted)
+
+
+def check_include(wanted: Sequence[str], *, also: Sequence[str] = ()) -> None:
+    """Refuse what nothing stands for.
+
+    Raises:
+        InvalidRequest: it names the value, and all that there are.
+    """
     for place, value in enumerate(wanted):
         if value not in INCLUDES:
-            *most, last = (f"'{name}'" for name in INCLUDES)
+            *most, last = (f"'{name}'" for name in (*also, *INCLUDES))
             raise InvalidRequest(
                 f"Invalid value: '{value}'. Supported values are: {', '.join(most)}, and {last}.",
                 code="invalid_value",
                 param=f"include[{place}]",
             )
-    return frozenset(wanted)
 
 
 ResourcesDep = Annotated[Resources, Depends(_resources)]

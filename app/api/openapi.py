@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from app.api.schemas import conversation, input_tokens
 from app.api.validation import create_schema, schema_of
@@ -211,7 +211,22 @@ _EVENTS = {
 CREATE = _answers(_ref("Response"), 400, 404, 413, 429, 500, 502, 503, 504) | _takes("CreateResponse")
 CREATE["responses"][200]["content"]["text/event-stream"] = _EVENTS
 GET = _answers(_ref("Response"), 400, 404, 503)
-LIST = _answers(_list_of("ListedResponse"), 400, 503)
+LIST: dict[str, Any] = _answers(_list_of("ListedResponse"), 400, 503) | {
+    "openapi_extra": {"parameters": [_FILTER]}
+}
+EXPORT: dict[str, Any] = _answers({}, 400, 429, 503) | {
+    "openapi_extra": {"parameters": [_FILTER]},
+    "response_class": Response,  # Without it JSON is told of, too.
+}
+EXPORT["responses"][200]["content"] = {
+    "application/x-ndjson": {
+        "schema": {"type": "string", "description": "One JSON object a line; `object` names its kind."},
+        "example": '{"object":"export","format_version":1,…}\n',
+    },
+    "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+}
+STATS = _answers({"type": "object"}, 400, 503)
+LINEAGE = _answers({"type": "object"}, 400, 404, 503)
 DELETE = _answers(_DELETED, 400, 404, 503)
 CANCEL = _answers(_ref("Response"), 400, 404, 503)
 ATTEMPTS = _answers({"type": "object"}, 400, 404, 503)
@@ -235,6 +250,9 @@ ADD_ITEMS = _answers(_list_of("Item"), 400, 404, 413, 503) | _takes("AddItems")
 LIST_ITEMS = _answers(_list_of("Item"), 400, 404, 503)
 GET_ITEM = _answers(_ref("Item"), 400, 404, 503)
 DELETE_ITEM = _answers(_ref("Conversation"), 400, 404, 503)
+AUDIT_RECORDS = _answers({"type": "object"}, 400, 503)
+AUDIT_CHECKPOINTS = _answers({"type": "object"}, 400, 503)
+AUDIT_VERIFICATION = _answers({"type": "object"}, 400, 503)
 READY: dict[str, Any] = {"responses": {503: {"description": "Postgres is away"}}}
 MODEL: dict[str, Any] = {"responses": {404: {"description": "No such model"}}}
 

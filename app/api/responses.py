@@ -1,4 +1,4 @@
-"""/v1/responses: create, read, list, delete, input items."""
+"""/v1/responses: create, read, cancel, delete, input items. `response_lists` has what is asked of many."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -6,19 +6,20 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from app import ids
 from app.api import openapi, pages
 from app.api.create import create
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.following import follow_stream
-from app.api.identifiers import response_cursor, response_key, response_not_found
+from app.api.identifiers import response_key, response_not_found
 from app.api.limits import open_stream
 from app.api.scopes import READS, WRITES
-from app.domain.gates import Gated, allowed, hide
+from app.domain.audit import Action
+from app.domain.gates import hide
 from app.domain.items import join, split
 from app.domain.jobs import Mode
 from app.domain.response import TERMINAL
-from app.domain.turn import with_output, without_output
+from app.domain.shown import shown
+from app.domain.turn import with_output
 from app.errors import Conflict, InvalidRequest
 from app.generation.cancel import cancel
 from app.store import attempts, lifecycle, lineage, responses
@@ -37,30 +38,6 @@ async def create_response(request: Request, caller: CallerDep, it: ResourcesDep)
     With an `Idempotency-Key` header, the same request is answered the same for a day, generating once.
     """
     return await create(request, caller, it)
-
-
-@router.get("", dependencies=READS, **openapi.LIST)
-async def list_responses(
-    caller: CallerDep,
-    it: ResourcesDep,
-    limit: pages.Limit = 20,
-    order: pages.Order = "desc",
-    after: pages.After = None,
-    model: Annotated[str | None, Query(description="Only of this model, as it was resolved.")] = None,
-) -> Response:
-    """List stored responses, newest first, each without its items. An extension of ours.
-
-    The order is that of creation; the cursor is exact even for responses of one microsecond.
-    """
-    cursor = response_cursor(after)
-    async with it.db.read(caller) as tx:
-        found = await responses.page(
-            tx, limit=limit + 1, newest_first=order == "desc", after=cursor, model=model
-        )
-    page = found[:limit]
-    objects = [without_output(stored.body) for stored in page]
-    names = [ids.response_id(stored.id) for stored in page]
-    return pages.envelope(objects, names, has_more=len(found) > limit)
 
 
 @router.get("/{response_id}", dependencies=READS, **openapi.GET)
@@ -82,9 +59,11 @@ async def get_response(
     if stream:
         _check_streamable(stored)
         open_stream(caller, it)
+        it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "events"})
         after = -1 if starting_after is None else starting_after
         return follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
-    output = _shown(stored.output_blob, stored.output_gated, include)
+    it.readings.note(caller, Action.RESPONSE_READ, stored.id)
+    output = shown(stored.output_blob, stored.output_gated, include)
     return Response(with_output(stored.body, output), media_type="application/json")
 
 
@@ -118,6 +97,7 @@ async def list_attempts(response_id: str, caller: CallerDep, it: ResourcesDep) -
     stored = await _read(response_id, caller, it)
     async with it.db.read(caller) as tx:
         found = await attempts.list_of(tx, stored.id)
+    it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "attempts"})
     return Response(orjson.dumps({"object": "list", "data": found}), media_type="application/json")
 
 
@@ -136,6 +116,7 @@ async def list_input_items(
     if Mode.EPHEMERAL in stored.mode:
         # Kept for polling alone (behaviour 66); its history would be left out here.
         raise response_not_found(response_id)
+    it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "input_items"})
     async with it.db.read(caller) as tx:
         ancestry = await lineage.ancestry(tx, stored.id)
     before = [blob for blob, _ in ancestry.turns[:-1]] if ancestry else []
@@ -158,13 +139,6 @@ def _walk(blobs: Sequence[bytes], *, newest_first: bool) -> Iterator[dict[str, o
     for blob in reversed(blobs) if newest_first else blobs:
         items = split(blob)
         yield from reversed(items) if newest_first else items
-
-
-def _shown(blob: bytes, gated: Gated, include: frozenset[str]) -> bytes:
-    """Bytes as they are stored, unless something in them is gated and was not asked for."""
-    if not gated & ~allowed(include):
-        return blob
-    return join(hide(split(blob), include))
 
 
 def _check_streamable(stored: StoredResponse) -> None:

@@ -29,6 +29,7 @@ class Needs:
 
 READS = [Depends(Needs(Scope.READ))]
 WRITES = [Depends(Needs(Scope.WRITE))]
+AUDITS = [Depends(Needs(Scope.AUDIT))]
 
 
 def needed(route: APIRoute) -> Scope | None:
