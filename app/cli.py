@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
 
-from app import cli_keys
+from app import cli_audit, cli_export, cli_keys
 from app.cli_options import Config, StateDir
+from app.effective_settings import MASK, masked_url
 from app.embedded import api_process, supervisor, worker_process
 from app.embedded.errors import CannotStart
 from app.errors import Unavailable
 from app.observability import configure_logging
 from app.settings import ConfigurationError, Settings, Upstream
 from app.store import migrate as migrations
-
-MASK = "********"
 
 cli = typer.Typer(
     name="holdfast",
@@ -46,6 +44,8 @@ Insecure = Annotated[
 ]
 
 cli.add_typer(cli_keys.cli, name="key")
+cli.add_typer(cli_audit.cli, name="audit")
+cli.add_typer(cli_export.cli, name="export")
 
 
 @cli.callback(invoke_without_command=True)
@@ -168,12 +168,12 @@ def announce(settings: Settings, host: str, port: int, *, broker: str = "none") 
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
     base = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     url = settings.database_url
-    where = _masked_url(url) if url else f"embedded in {settings.state_dir}"
+    where = masked_url(url) if url else f"embedded in {settings.state_dir}"
     names = [name for each in settings.effective_upstreams for name in (*each.aliases, *each.models)]
     model = settings.default_model or next((name for name in names if not set(name) & set("*?[")), "gpt-5.4")
     print(f"Holdfast {version('holdfast')} on {base}/v1  (docs: {base}/docs)")
     if settings.broker_url:
-        broker = _masked_url(settings.broker_url)
+        broker = masked_url(settings.broker_url)
     print(f"Postgres: {where}; broker: {broker}; models: {', '.join(names)}")
     print(
         f'Try: OpenAI(base_url="{base}/v1", api_key="unused")'
@@ -230,7 +230,7 @@ def _assignment(name: str, value: object) -> str:
     if name == "seal_keys_old":
         return f"# {name} = [{MASK}]" if value else f"{name} = []"
     if isinstance(value, SecretStr):
-        return f"# {name} = {_masked_url(value) if name.endswith('_url') else MASK}"
+        return f"# {name} = {masked_url(value) if name.endswith('_url') else MASK}"
     return f"{name} = {_toml(value)}"
 
 
@@ -249,15 +249,6 @@ def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _masked_url(url: SecretStr) -> str:
-    """The URL without its password and without its query, which may hold another one."""
-    parts = urlsplit(url.get_secret_value())
-    user, _, address = parts.netloc.rpartition("@")
-    name, secret, _ = user.partition(":")
-    who = f"{name}{':' + MASK if secret else ''}@" if user else ""
-    return f"{parts.scheme}://{who}{address}{parts.path}"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import contexts, conversations, errors, openapi, ops, responses
+from app.api import audit, contexts, conversations, errors, exports, openapi, ops, response_lists, responses
 from app.api.authentication import Authentication
 from app.api.correlation import Correlation
 from app.api.keyring import open_keyring
 from app.resources import open_resources
 from app.settings import Settings
+from app.ui.application import mounted
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -33,10 +34,15 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.include_router(response_lists.router)
+    # Before the routes in which an id stands where this one says `export`.
+    app.include_router(exports.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)
     app.include_router(contexts.router)
+    app.include_router(audit.router)
     app.include_router(ops.router)
+    app.router.routes.append(mounted(app.state))
     # The last is the outermost: a refusal for want of a key has a request id too.
     app.add_middleware(Authentication)
     app.add_middleware(Correlation)
