@@ -9,6 +9,7 @@ import asyncpg
 from app.api.create import to_draft
 from app.domain.context import Context
 from app.domain.response import Draft
+from app.domain.search import Filters
 from app.domain.tenancy import Caller
 from app.generation import engine
 from app.generation.accept import accept
@@ -17,7 +18,7 @@ from app.generation.engine import Run
 from app.generation.feed import Feed
 from app.generation.keeping import NewRow
 from app.providers.base import Provider
-from app.store import responses
+from app.store import responses, search
 from app.store.db import Database
 from app.store.responses import StoredResponse
 from tests.scripted import ScriptedProvider, answer
@@ -79,10 +80,9 @@ async def a_response(
 
 async def all_stored(db: Database, caller: Caller) -> Sequence[StoredResponse]:
     """Every row of this tenant's that is not deleted, oldest first."""
-    async with db.read(caller) as tx:
-        listed = await responses.page(tx, limit=100, newest_first=False, after=None, model=None)
-        rows = [await responses.get(tx, each.id) for each in listed]
-    return [row for row in rows if row]
+    async with db.begin(caller) as tx:
+        page = await search.find_whole(tx, Filters(), limit=100, newest_first=False)
+    return page.found
 
 
 async def stored(db: Database, caller: Caller, draft: Draft) -> StoredResponse | None:

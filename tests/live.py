@@ -14,6 +14,9 @@ from typing import Self
 class LiveServer:
     """`holdfast api` on a free port of the loopback interface."""
 
+    module = "app.cli"
+    """What is run: something that takes the command line of `holdfast`."""
+
     def __init__(
         self, database_url: str, config: str = "", *, environment: Mapping[str, str] | None = None
     ) -> None:
@@ -47,7 +50,7 @@ class LiveServer:
                 [
                     sys.executable,
                     "-m",
-                    "app.cli",
+                    self.module,
                     "api",
                     "--port",
                     str(self.port),

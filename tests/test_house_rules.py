@@ -31,7 +31,8 @@ def test_modules_are_short_and_say_what_they_are_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name)
 def test_functions_fit_on_a_screen(path: Path) -> None:
-    long = [f.name for f in functions(path) if (f.end_lineno or 0) - f.lineno + 1 > 45]
+    """What they do: the parameters of a route or a command, each with its description, are a list."""
+    long = [f.name for f in functions(path) if (f.end_lineno or 0) - f.body[0].lineno + 2 > 45]
     assert not long
 
 

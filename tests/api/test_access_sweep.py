@@ -24,7 +24,7 @@ from tests.live import LiveServer
 
 Route = tuple[str, str]
 
-READ, WRITE = Scope.READ, Scope.WRITE
+READ, WRITE, AUDIT = Scope.READ, Scope.WRITE, Scope.AUDIT
 MALFORMED = 400
 """Of an id that cannot be one, OpenAI says so; that is no secret of anybody's."""
 
@@ -56,6 +56,9 @@ OPEN = {
 TABLE: dict[Route, Row] = {
     ("POST", "/v1/responses"): Row(WRITE, body={"model": "offline", "input": "hi"}),
     ("GET", "/v1/responses"): Row(READ),
+    ("GET", "/v1/responses/stats"): Row(READ),
+    ("GET", "/v1/responses/export"): Row(AUDIT),
+    ("GET", "/v1/responses/{response_id}/lineage"): of_one(READ),
     ("GET", "/v1/responses/{response_id}"): of_one(READ),
     ("DELETE", "/v1/responses/{response_id}"): of_one(WRITE),
     ("POST", "/v1/responses/{response_id}/cancel"): of_one(WRITE),
@@ -74,6 +77,9 @@ TABLE: dict[Route, Row] = {
     ("GET", "/v1/conversations/{conversation_id}/items/{item_id}"): of_one(READ),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}"): of_one(WRITE),
     ("GET", "/v1/conversations/{conversation_id}/context"): of_one(READ),
+    ("GET", "/v1/audit/records"): Row(AUDIT),
+    ("GET", "/v1/audit/checkpoints"): Row(AUDIT),
+    ("GET", "/v1/audit/verification"): Row(AUDIT),
     ("GET", "/v1/models"): Row(READ),
     ("GET", "/v1/models/{model}"): Row(READ),
 }

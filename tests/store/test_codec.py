@@ -1,3 +1,4 @@
+import random
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.store import codec
-from app.store.codec import CODEC, MAX_BYTES, compress, decompress
+from app.store.codec import CODEC, MAX_BYTES, compress, decompress, head
 from tests.store.turns import a_turn
 
 SHIPPED = {
@@ -31,6 +32,35 @@ def test_what_was_compressed_comes_back(data: bytes) -> None:
 def test_large_data_comes_back() -> None:
     data = b"0123456789abcdef" * 1_000_000
     assert decompress(compress(data), CODEC) == data
+
+
+@given(st.binary(max_size=5000), st.integers(0, 6000))
+def test_the_head_is_how_it_begins(data: bytes, size: int) -> None:
+    assert head(compress(data), CODEC, size) == data[:size]
+
+
+def test_the_head_of_large_data_unfolds_nothing_behind_it() -> None:
+    whole = compress(b"0123456789abcdef" * 1_000_000)
+    assert head(whole, CODEC, 100) == (b"0123456789abcdef" * 7)[:100]
+    noise = random.Random(1).randbytes(1_000_000)
+    torn = compress(noise)[:500_000]
+    assert head(torn, CODEC, 100) == noise[:100]
+    with pytest.raises(ValueError, match="damaged"):
+        head(torn, CODEC, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "codec", "words"),
+    [
+        (b"", CODEC, "damaged"),
+        (b"{}", CODEC, "damaged"),
+        (frame_that_claims(MAX_BYTES + 1), CODEC, "larger than any turn"),
+        (compress(b"{}"), 0, "codec 0"),
+    ],
+)
+def test_a_bad_frame_has_no_head(data: bytes, codec: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        head(data, codec, 1)
 
 
 def test_a_small_turn_is_stored_in_less_than_half_of_what_zstd_alone_needs() -> None:

@@ -9,11 +9,12 @@ import pytest
 from app import ids
 from app.domain.items import normalise
 from app.domain.response import Status
+from app.domain.search import Filters
 from app.domain.tenancy import Caller
 from app.domain.tokens import estimate
 from app.domain.turn import Ancestry, Turn
 from app.errors import Conflict, InvalidRequest, NotFound
-from app.store import conversation_items, conversation_locks, items, lineage, responses
+from app.store import conversation_items, conversation_locks, items, lineage, responses, search
 from app.store.db import Database
 from tests.background import execute
 from tests.store import turns
@@ -313,7 +314,7 @@ class TestNotes:
         rows = await execute(database_url, "select id from responses where chain_id = $1", conversation)
         assert len(rows) == 2
         async with db.begin(caller) as tx:
-            assert await responses.page(tx, limit=9, newest_first=True, after=None, model=None) == []
+            assert (await search.find(tx, Filters(), limit=9)).found == []
             for row in rows:
                 assert await responses.get(tx, row["id"]) is None
                 assert await responses.status(tx, row["id"]) is None

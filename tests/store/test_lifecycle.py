@@ -13,9 +13,10 @@ import pytest
 from app import ids
 from app.domain.jobs import Claim, Job, Mode
 from app.domain.response import TERMINAL, TRANSITIONS, Status
+from app.domain.search import Filters
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
-from app.store import attempts, events, items, leases, lifecycle, lineage, responses, upkeep
+from app.store import attempts, events, items, leases, lifecycle, lineage, responses, search, upkeep
 from app.store.db import Database
 from tests.background import TTL_SECONDS, empty_queue, execute, expire, tries
 from tests.store.test_plans import PLANT, kinds, scans, walk
@@ -415,12 +416,12 @@ class TestEphemeral:
         root = await add(db, caller)
         turn = await self.a_result(db, caller, root)
         name = ids.item_id("message", turn.id, 0)
-        async with db.read(caller) as tx:
+        async with db.begin(caller) as tx:
             assert await responses.get(tx, turn.id) is not None
             assert await lineage.ancestry(tx, turn.id) is None
             assert await items.find(tx, [name]) == {}
-            page = await responses.page(tx, limit=9, newest_first=True, after=None, model=None)
-        assert [row.id for row in page] == [root.id]
+            page = await search.find(tx, Filters(), limit=9)
+        assert [row.id for row in page.found] == [root.id]
 
     @pytest.mark.parametrize("how", ["finish", "cancel", "fail"])
     async def test_it_is_kept_from_its_end_on_for_a_while(
@@ -497,9 +498,9 @@ class TestPlans:
         found = await self.plan(db, lifecycle._claim, *self.in_order(lifecycle._claim, "owner"))
         by_index = {it["Index Name"]: it for it in scans(found) if "Index Name" in it}
         assert by_index.keys() == {"ix_responses__queue", "pk_responses"}
-        read = [it for it in scans(found) if it.get("Index Name") == "ix_responses__queue"]
-        # Whose turn it is, and the first that this tenant has.
-        assert sum(it["Actual Rows"] * it["Actual Loops"] for it in read) == 2
+        # Whose turn it is, the first that this tenant has, and the row itself. Which of the two indexes
+        # leads to it is the planner's choice.
+        assert sum(it["Actual Rows"] * it["Actual Loops"] for it in by_index.values()) <= 4
         assert not kinds(found) & {"Seq Scan", "Sort"}
 
     def in_order(self, statement: Any, owner: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -14,17 +15,22 @@ import pytest
 import app.store
 from app import ids
 from app.domain import keys as domain_keys
+from app.domain.audit import Action
 from app.domain.conversation import Lock
 from app.domain.idempotency import KeyClaim
 from app.domain.jobs import Claim
+from app.domain.response import Status
+from app.domain.search import Filters
 from app.domain.tenancy import Caller, Scope
 from app.domain.turn import Turn
 from app.errors import Unavailable
 from app.store import (
+    audit,
     conversation_items,
     conversation_locks,
     conversations,
     events,
+    facts,
     fairness,
     idempotency,
     items,
@@ -33,7 +39,10 @@ from app.store import (
     lifecycle,
     lineage,
     migrate,
-    responses,
+    search,
+    search_statements,
+    sessions,
+    stats,
     upkeep,
 )
 from app.store.db import Database, Row, SystemTx, Tx
@@ -47,9 +56,13 @@ from tests.store.test_tenancy import (
     OF_CONVERSATIONS,
     OF_KEYS,
     OF_RUNS,
+    OF_THE_LEDGER,
+    OF_TRAILS,
     Look,
+    days,
     enqueue,
     here,
+    recorded,
     running,
     talking,
 )
@@ -75,7 +88,7 @@ class Careless(Tx):
 
     async def fetch(self, statement: Statement, **values: Any) -> Sequence[Row]:
         self.asked.append(statement)
-        arguments = statement.arguments(values | {"tenant_id": self.tenant_id})
+        arguments = statement.arguments(values | {"tenant_id": self.tenant_id, "key_id": None})
         return await self._driver.fetch(stripped(statement.sql), *arguments)
 
 
@@ -109,18 +122,6 @@ Maker = Callable[[Database, Caller], Awaitable[Turn]]
 KEY = domain_keys.mint()
 
 OTHERWISE: dict[str, tuple[Look, object]] = {
-    "a page of one model, oldest first": (
-        lambda tx, turn: responses.page(tx, limit=9, newest_first=False, after=None, model=turn.model),
-        [],
-    ),
-    "a page of one model": (
-        lambda tx, turn: responses.page(tx, limit=9, newest_first=True, after=None, model=turn.model),
-        [],
-    ),
-    "a page, oldest first": (
-        lambda tx, turn: responses.page(tx, limit=9, newest_first=False, after=None, model=None),
-        [],
-    ),
     "an ancestry of few tokens": (lambda tx, turn: lineage.ancestry(tx, turn.id, budget=9), None),
     "before, of few tokens": (
         lambda tx, turn: lineage.before(tx, turn.id, turn.place.next(), floor_tokens=0),
@@ -172,6 +173,82 @@ OTHERWISE_TALKING: dict[str, tuple[Look, object]] = {
 }
 
 
+OTHERWISE_RECORDED: dict[str, tuple[Look, object]] = {
+    **{
+        f"records, {'newest' if newest else 'oldest'} first, by {by}": (
+            lambda tx, turn, newest=newest, by=by, value=value: audit.page(
+                tx, limit=9, newest_first=newest, by=by, value=turn.id if by == "subject" else value
+            ),
+            [],
+        )
+        for newest in (True, False)
+        for by, value in (
+            (None, None),
+            ("action", Action.RESPONSE_CREATED),
+            ("subject", None),
+            ("key_id", KEY.id),
+        )
+    },
+    "responses by all that is known, oldest first": (
+        lambda tx, turn: search.find(
+            tx, Filters(model=turn.model, is_background=False), limit=9, newest_first=False
+        ),
+        search.Page([], has_more=False),
+    ),
+    "all responses": (lambda tx, _: search.find(tx, Filters(), limit=9), search.Page([], has_more=False)),
+    "responses by their words": (
+        lambda tx, _: search.find(tx, Filters(words="hi"), limit=9),
+        search.Page([], has_more=False),
+    ),
+    "responses that run": (
+        lambda tx, _: search.find(tx, Filters(status=Status.QUEUED), limit=9),
+        search.Page([], has_more=False),
+    ),
+    "responses by a tool": (
+        lambda tx, _: search.find(tx, Filters(tool="none"), limit=9),
+        search.Page([], has_more=False),
+    ),
+    "a page of whole responses, oldest first": (
+        lambda tx, turn: search.find_whole(tx, Filters(model=turn.model), limit=9, newest_first=False),
+        search.Page([], has_more=False),
+    ),
+    "the oldest response": (lambda tx, _: tx.fetch(search_statements.ENDS[True]), []),
+    "the newest response": (lambda tx, _: tx.fetch(search_statements.ENDS[False]), []),
+    "what was recorded last": (
+        lambda tx, _: tx.fetch(audit._last_recorded, action=Action.RESPONSE_CREATED, beginning="{"),
+        [],
+    ),
+    "what has left no note": (
+        lambda tx, _: tx.fetch(facts._adopt, floor=UUID(int=0), action=Action.RESPONSE_ADOPTED),
+        [],
+    ),
+    "what has ended without a note": (
+        lambda tx, _: tx.fetch(facts._adopt_ended, action=Action.RESPONSE_ADOPTED),
+        [],
+    ),
+    "statistics by user": (lambda tx, turn: stats.groups(tx, days(turn), "user"), []),
+}
+
+
+def refused(look: Look) -> Look:
+    """A look that the role may not take."""
+
+    async def looked(tx: Tx, turn: Turn) -> None:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with tx._driver.transaction():
+                await look(tx, turn)
+
+    return looked
+
+
+async def unnoted(db: Database, caller: Caller) -> Turn:
+    """A turn of an earlier release: no note was left with it."""
+    turn = await add(db, caller)
+    async with db.begin_system() as tx:
+        await tx._driver.fetch("delete from audit_outbox where subject = $1", turn.id)
+    return turn
+
+
 async def with_key(db: Database, caller: Caller) -> Turn:
     """A turn whose request has claimed an idempotency key, and runs."""
     turn = a_turn()
@@ -190,21 +267,51 @@ async def counted(db: Database, caller: Caller) -> Turn:
     return turn
 
 
+async def ended_elsewhere(db: Database, caller: Caller) -> Turn:
+    """A turn that an earlier release has ended: its facts do not know."""
+    turn = await recorded(db, caller)
+    async with db.begin_system() as tx:
+        await tx._driver.execute(f"update response_facts set status = 0 where id = '{turn.id}'")
+    return turn
+
+
 MAKERS: dict[str, Maker] = {
     **dict.fromkeys(LOOKS | OTHERWISE, add),
     **{name: counted for name in LOOKS if name.startswith("rate_limits.")},
     **dict.fromkeys(OF_KEYS, with_key),
     **dict.fromkeys(OF_RUNS, running),
     **dict.fromkeys(OF_CONVERSATIONS | OTHERWISE_TALKING, talking),
+    **dict.fromkeys(OF_TRAILS | OTHERWISE_RECORDED | OF_THE_LEDGER, recorded),
+    "what has left no note": unnoted,
+    "what has ended without a note": ended_elsewhere,
 }
-ALL = LOOKS | OF_KEYS | OF_RUNS | OF_CONVERSATIONS | OTHERWISE | OTHERWISE_TALKING
+REFUSED: dict[str, tuple[Look, object]] = {
+    name: (refused(look), None) for name, (look, _) in OF_THE_LEDGER.items()
+}
+ALL = (
+    LOOKS
+    | OF_KEYS
+    | OF_RUNS
+    | OF_CONVERSATIONS
+    | OTHERWISE
+    | OTHERWISE_TALKING
+    | OF_TRAILS
+    | OTHERWISE_RECORDED
+    | REFUSED
+)
 
 WITHOUT_CONTROL = {
     # They put a row of the caller's own, and have no condition to lose.
     "lifecycle.append", "lifecycle.append_items", "lifecycle.enqueue", "conversations.insert",
     "events.put", "items.name", "conversation_items.remove", "rate_limits.use", "idempotency.claim",
+    "outbox.note", "outbox.note_many",
     # The turn has nothing of the kind.
-    "responses.shape", "whether an item was here",
+    "responses.shape", "whether an item was here", "responses that run", "responses by a tool",
+    "records, newest first, by key_id", "records, oldest first, by key_id",
+    # The view that stands for a policy is that of nobody to whoever acts for every tenant.
+    "responses by their words",
+    # Refused by what is granted, and by no policy.
+    *REFUSED,
 }  # fmt: skip
 
 
@@ -281,6 +388,24 @@ async def renew_lock(tx: SystemTx, turn: Turn, owner: Caller) -> object:
     return await conversation_locks.renew(tx, [lock], lease_seconds=900)
 
 
+def forbidden(work: Callable[[SystemTx, Turn], Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """What the role may not do at all."""
+
+    async def tried(tx: SystemTx, turn: Turn, _: Caller) -> object:
+        try:
+            async with tx.savepoint():
+                return await work(tx, turn)
+        except asyncpg.InsufficientPrivilegeError:
+            return None
+
+    return tried
+
+
+def begin_session(tx: SystemTx, turn: Turn) -> Awaitable[object]:
+    day = timedelta(days=1)
+    return sessions.create(tx, b"hash", tenant_id=1, key_id=turn.id, lifetime=day)
+
+
 async def make_key(tx: SystemTx, _: Turn, owner: Caller) -> object:
     key = domain_keys.mint()
     try:
@@ -304,6 +429,13 @@ OF_THE_SYSTEM: dict[str, tuple[Maker, Callable[[SystemTx, Turn, Caller], Awaitab
     "upkeep._forget_ephemeral": (running, lambda tx, turn, owner: upkeep.forget_ephemeral(tx), None),
     "keys._create": (add, make_key, None),
     "keys._valid": (add, lambda tx, turn, owner: keys.find_valid(tx, [KEY.id]), {}),
+    "audit._unsigned": (recorded, lambda tx, turn, owner: audit.unsigned(tx, age=timedelta()), []),
+    "audit._trails": (recorded, lambda tx, turn, owner: audit.trails(tx), []),
+    "audit._next_pending": (recorded, lambda tx, turn, owner: audit.next_pending(tx, -1), None),
+    "audit._note_signing": (recorded, lambda tx, turn, owner: audit.note_signing(tx, [], "{}"), None),
+    "sessions._create": (add, forbidden(begin_session), None),
+    "sessions._find": (add, forbidden(lambda tx, turn: sessions.find(tx, b"hash")), None),
+    "keys._revoke": (add, lambda tx, turn, owner: keys.revoke(tx, KEY.id), None),
     "keys._list": (add, lambda tx, turn, owner: keys.list_all(tx), []),
 }
 """Statements that are for every tenant, and have no condition: run by a request they do nothing either."""
@@ -344,13 +476,16 @@ def within(name: str, value: object) -> Iterator[tuple[str, Statement]]:
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from within(f"{name}[{key}]", each)
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from within(f"{name}[{place}]", each)
 
 
 async def test_every_statement_that_names_a_tenant_is_among_them(db: Database, caller: Caller) -> None:
     asked = set[int]()
-    for name, (look, _) in ALL.items():
+    for name, (look, _) in (ALL | OF_THE_LEDGER).items():
         turn = await MAKERS[name](db, caller)
-        async with undone(db, caller) as tx:
+        async with undone(db, None if name in OF_THE_LEDGER else caller) as tx:
             careless = Careless(tx._driver, caller.tenant_id)
             await look(careless, turn)
             asked |= {id(statement) for statement in careless.asked}
@@ -365,9 +500,24 @@ def test_no_condition_is_overlooked() -> None:
         assert all(re.fullmatch(r"\w+\.tenant_id\W*", other) for other in kept), (name, kept)
 
 
+WITHOUT_GRANT = {"ui_sessions"}
+"""What is looked up before its tenant is known, and is no business of the role's."""
+
+
 def test_every_table_of_tenants_is_held_to_them() -> None:
     named = {name for name, table in metadata.tables.items() if "tenant_id" in table.columns}
-    assert named == set(OF_TENANTS)
+    assert named == set(OF_TENANTS) | WITHOUT_GRANT
+
+
+async def test_of_some_tables_the_role_may_not_even_read(db: Database) -> None:
+    async with db.begin_system() as tx:
+        for table in WITHOUT_GRANT:
+            found = await tx._driver.fetch(
+                "select has_table_privilege($1, $2, 'select, insert, update, delete') as may",
+                TENANT_ROLE,
+                table,
+            )
+            assert not found[0]["may"]
 
 
 async def test_every_table_of_tenants_has_a_policy_for_the_role(db: Database) -> None:

@@ -1,5 +1,6 @@
 """Turns for tests of the store: small, told apart by a word, and appended as a finished request would be."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,10 +10,13 @@ import orjson
 from app import ids
 from app.domain.gates import Gated
 from app.domain.response import CHAINABLE, Status
+from app.domain.search import Filters
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry, Place, Turn
-from app.store import lifecycle, lineage, responses
+from app.generation.ledger import Ledger
+from app.store import lifecycle, lineage, responses, search
 from app.store.db import Database
+from app.store.responses import ListedResponse
 
 
 def a_turn(says: str = "hi", parent: Ancestry | None = None, **changes: Any) -> Turn:
@@ -69,6 +73,24 @@ async def context(db: Database, caller: Caller, turn: Turn) -> list[str]:
 async def delete(db: Database, caller: Caller, turn: Turn) -> bool:
     async with db.begin(caller) as tx:
         return await responses.delete(tx, turn.id)
+
+
+async def listed(
+    db: Database,
+    caller: Caller,
+    *,
+    limit: int = 9,
+    newest_first: bool = True,
+    after: UUID | None = None,
+    model: str | None = None,
+) -> Sequence[ListedResponse]:
+    """A page of the list, with all that has been done until now."""
+    await Ledger(db).settle(caller)
+    async with db.begin(caller) as tx:
+        page = await search.find(
+            tx, Filters(model=model), limit=limit, newest_first=newest_first, after=after
+        )
+    return page.found
 
 
 async def rows(database_url: str, caller: Caller, columns: str = "*") -> list[Any]:
