@@ -113,10 +113,12 @@ def turn(say: Say, parent: Turn | None) -> Turn:
     )
 
 
-async def write(db: Database, caller: Caller, say: Say, depth: int) -> tuple[list[UUID], list[float], int]:
-    """`TURNS` turns in chains of `depth`: the last id of each chain, seconds an append, bytes before zstd."""
+async def write(
+    db: Database, caller: Caller, say: Say, depth: int, turns: int
+) -> tuple[list[UUID], list[float], int]:
+    """So many turns in chains of `depth`: the last id of each chain, seconds an append, bytes before zstd."""
     tips, seconds, plain = list[UUID](), list[float](), 0
-    for _ in range(TURNS // depth):
+    for _ in range(turns // depth):
         last: Turn | None = None
         for _ in range(depth):
             last = turn(say, last)
@@ -153,7 +155,7 @@ class Chains:
     """Bytes and microseconds a turn."""
 
 
-async def write_chains(db: Database, connection: Any, say: Say, depth: int) -> Chains:
+async def write_chains(db: Database, connection: Any, say: Say, depth: int, *, turns: int = TURNS) -> Chains:
     """Write them, and see what the server has to say about their size."""
     new_tenant = "insert into tenants (name) values (gen_random_uuid()::text) returning id"
     caller = Caller(await connection.fetchval(new_tenant))
@@ -162,13 +164,13 @@ async def write_chains(db: Database, connection: Any, say: Say, depth: int) -> C
     await connection.execute("checkpoint")
     before = await connection.fetchrow(SIZES)
     lsn = await connection.fetchval("select pg_current_wal_insert_lsn()")
-    tips, seconds, plain = await write(db, caller, say, depth)
+    tips, seconds, plain = await write(db, caller, say, depth, turns)
     wal = await connection.fetchval("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1)", lsn)
     await connection.execute("vacuum (analyze) responses")
     after = await connection.fetchrow(SIZES)
-    sizes = {name: (after[name] - before[name]) / TURNS for name in after.keys()}  # noqa: SIM118 - a record
+    sizes = {name: (after[name] - before[name]) / turns for name in after.keys()}  # noqa: SIM118 - a record
     columns = await connection.fetchrow(COLUMNS, caller.tenant_id)
-    figures = {"plain": plain / TURNS, **columns, **sizes, "wal": float(wal) / TURNS}
+    figures = {"plain": plain / turns, **columns, **sizes, "wal": float(wal) / turns}
     return Chains(depth, caller, tips, figures | spread("append", seconds))
 
 
