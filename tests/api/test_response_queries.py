@@ -134,3 +134,9 @@ def test_any_query_is_answered_or_refused(
     assert answer.status_code in {200, 400, 404}, answer.text
     if answer.status_code != 200:
         assert refusal(answer).type == "invalid_request_error"
+
+
+def test_a_ruled_line_is_no_more_than_one_negation(api: httpx2.Client) -> None:
+    """Postgres has no room for a thousand of them, one within the other."""
+    for words in ("-" * 999 + "a", "a " + "-" * 60 + " b"):
+        assert api.get(CREATE, params={"q": words}).status_code == 200

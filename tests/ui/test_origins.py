@@ -88,3 +88,9 @@ def test_no_form_breaks_it(site: Site, content: bytes, kind: str) -> None:
     with visiting(site.server) as browser:
         headers = {"sec-fetch-site": "same-origin", "content-type": kind}
         assert "not valid" in shown(browser.post(LOGIN, content=content, headers=headers), 401)
+
+
+def test_an_address_that_is_none_leads_to_the_first_page(site: Site) -> None:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{site.server.port}") as stranger:
+        answer = stranger.get(HOME, headers={"HX-Current-URL": "http://["})
+    assert answer.status_code < 500
