@@ -9,15 +9,8 @@ alternatives cost: docs/decisions/0005 and 0015.
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-metadata = sa.MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ix": "ix_%(table_name)s__%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s__%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s__%(constraint_name)s",
-        "fk": "fk_%(table_name)s__%(column_0_N_name)s",
-    }
-)
+from app.store import prompt_tables, webhook_tables
+from app.store.metadata import metadata
 
 tenants = sa.Table(
     "tenants",
@@ -41,6 +34,7 @@ api_keys = sa.Table(
     sa.Column("scopes", sa.SmallInteger, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("dialect", sa.Text, comment="In which it is answered; null: as the settings say"),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     # A key is looked up before its tenant is known.
     sa.Index("uq_api_keys__id", "id", unique=True),
@@ -428,5 +422,7 @@ OF_TENANTS = (
     "response_terms",
     "response_words",
     "response_stats",
+    *webhook_tables.NAMES,
+    *prompt_tables.NAMES,
 )
 """The tables whose rows belong to a tenant; each has a policy (docs/decisions/0019)."""
