@@ -13,6 +13,9 @@ import uuid
 RESPONSE = "resp_"
 CONVERSATION = "conv_"
 KEY = "hf_"
+WEBHOOK_ENDPOINT = "we_"
+EVENT = "evt_"
+PROMPT = "pmpt_"
 
 _DIGITS = 32
 
@@ -101,6 +104,34 @@ def key_id(value: uuid.UUID) -> str:
 def parse_key_id(text: str) -> uuid.UUID | None:
     """The UUID in a well-formed id of an API key, or None: such a key cannot exist."""
     return _uuid(text[len(KEY) :]) if text.startswith(KEY) else None
+
+
+def webhook_endpoint_id(value: uuid.UUID) -> str:
+    return WEBHOOK_ENDPOINT + value.hex
+
+
+def parse_webhook_endpoint_id(text: str) -> uuid.UUID | None:
+    """The UUID in a well-formed id of a webhook's endpoint, or None: such an endpoint cannot exist."""
+    return _uuid(text[len(WEBHOOK_ENDPOINT) :]) if text.startswith(WEBHOOK_ENDPOINT) else None
+
+
+def event_id(value: uuid.UUID) -> str:
+    return EVENT + value.hex
+
+
+def parse_event_id(text: str) -> uuid.UUID | None:
+    """The UUID in a well-formed id of an event, or None: such an event cannot exist."""
+    return _uuid(text[len(EVENT) :]) if text.startswith(EVENT) else None
+
+
+def prompt_id(value: uuid.UUID) -> str:
+    """The id of a prompt for which nobody has chosen one."""
+    return PROMPT + value.hex
+
+
+def parse_prompt_id(text: str) -> uuid.UUID | None:
+    """The UUID in the id of a prompt that we have minted, or None: somebody chose it."""
+    return _uuid(text[len(PROMPT) :]) if text.startswith(PROMPT) else None
 
 
 def item_id(kind: str, response: uuid.UUID, place: int) -> str:

@@ -18,20 +18,34 @@ _of = Statement(
     .order_by(a.c.attempt)
 )
 
-_end = Statement(
-    sa.update(a)
-    .where(
-        a.c.tenant_id == sa.bindparam("tenant_id"),
-        a.c.response_id == sa.bindparam("id"),
-        a.c.attempt == sa.bindparam("attempt"),
+
+def _ending(response_id: sa.ColumnElement[UUID]) -> sa.Update:
+    return (
+        sa.update(a)
+        .where(
+            a.c.tenant_id == sa.bindparam("tenant_id"),
+            a.c.response_id == response_id,
+            a.c.attempt == sa.bindparam("attempt"),
+        )
+        .values(
+            ended_at=sa.func.coalesce(a.c.ended_at, sa.func.now()),
+            reason=sa.func.coalesce(a.c.reason, sa.bindparam("reason", type_=sa.Text)),
+            upstream_id=sa.func.coalesce(sa.bindparam("upstream_id", type_=sa.Text), a.c.upstream_id),
+            detail=sa.func.coalesce(sa.bindparam("detail", type_=sa.LargeBinary), a.c.detail),
+        )
     )
-    .values(
-        ended_at=sa.func.coalesce(a.c.ended_at, sa.func.now()),
-        reason=sa.func.coalesce(a.c.reason, sa.bindparam("reason", type_=sa.Text)),
-        upstream_id=sa.func.coalesce(sa.bindparam("upstream_id", type_=sa.Text), a.c.upstream_id),
-        detail=sa.func.coalesce(sa.bindparam("detail", type_=sa.LargeBinary), a.c.detail),
-    )
-)
+
+
+_end = Statement(_ending(sa.bindparam("id")))
+
+
+def ending(ended: sa.CTE) -> sa.CTE:
+    """The same as `end` does, for the statement that ends the response itself; takes what `values` gives.
+
+    Args:
+        ended: returns the response's `id` first.
+    """
+    return _ending(next(iter(ended.c))).cte("attempted")
 
 
 async def list_of(tx: ReadTx, response_id: UUID) -> list[dict[str, Any]]:
@@ -56,14 +70,16 @@ async def end(
     tx: Tx, claim: Claim, reason: str, *, upstream_id: str | None = None, detail: bytes | None = None
 ) -> None:
     """Note how an attempt ended. The first word stands; what is learned later is added to it."""
-    await tx.fetch(
-        _end,
-        id=claim.response_id,
-        attempt=claim.attempt,
-        reason=reason,
-        upstream_id=upstream_id,
-        detail=compress(detail) if detail else None,
-    )
+    await tx.fetch(_end, id=claim.response_id, **values(claim, reason, upstream_id, detail))
+
+
+def values(claim: Claim, reason: str, upstream_id: str | None, detail: bytes | None) -> dict[str, Any]:
+    return {
+        "attempt": claim.attempt,
+        "reason": reason,
+        "upstream_id": upstream_id,
+        "detail": compress(detail) if detail else None,
+    }
 
 
 def _detail(packed: bytes | None) -> dict[str, Any]:

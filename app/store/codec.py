@@ -5,8 +5,6 @@ of TOAST. The dictionary is trained on made-up turns, never on customers' data
 (tests/bench/train_dictionary.py), and each row names the version it was written with.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import zstandard
@@ -37,9 +35,11 @@ def decompress(data: bytes, codec: int) -> bytes:
     Raises:
         ValueError: the row claims an impossible size or an unknown codec, or it is damaged.
     """
-    with _reading(codec):
+    try:
         _check_size(data)
         return _DECOMPRESSORS[codec].decompress(data)
+    except (KeyError, zstandard.ZstdError) as error:
+        raise _unreadable(error, codec) from error
 
 
 def head(data: bytes, codec: int, size: int) -> bytes:
@@ -48,12 +48,14 @@ def head(data: bytes, codec: int, size: int) -> bytes:
     Raises:
         ValueError: as `decompress` says; damage behind these bytes is not seen.
     """
-    with _reading(codec):
+    try:
         wanted = min(size, _check_size(data))
         found = _DECOMPRESSORS[codec].stream_reader(data).read(wanted)
-        if len(found) < wanted:
-            raise zstandard.ZstdError("it ends too early")
-        return found
+    except (KeyError, zstandard.ZstdError) as error:
+        raise _unreadable(error, codec) from error
+    if len(found) < wanted:
+        raise _unreadable(zstandard.ZstdError("it ends too early"), codec)
+    return found
 
 
 def _check_size(data: bytes) -> int:
@@ -66,12 +68,8 @@ def _check_size(data: bytes) -> int:
     return size
 
 
-@contextmanager
-def _reading(codec: int) -> Generator[None]:
-    """Say in words what is wrong with a row."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"no dictionary for codec {codec}: the row is from a later release") from error
-    except zstandard.ZstdError as error:
-        raise ValueError(f"stored frame is damaged: {error}") from error
+def _unreadable(error: Exception, codec: int) -> ValueError:
+    """What is wrong with a row, in words."""
+    if isinstance(error, KeyError):
+        return ValueError(f"no dictionary for codec {codec}: the row is from a later release")
+    return ValueError(f"stored frame is damaged: {error}")

@@ -6,15 +6,17 @@ is there for tests to prove it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from app.domain.tenancy import Caller
 from app.errors import Unavailable
+from app.store.pool import Pool
 from app.store.statements import Statement
 from app.store.tables import TENANT_ROLE, TENANT_SETTING
 
@@ -70,20 +72,15 @@ class _Driver(Protocol):
     """What a connection or a pool of asyncpg offers (the library ships no types for it)."""
 
     async def fetch(self, query: str, *args: object) -> list[Row]: ...
+    async def fetchmany(self, query: str, args: Sequence[Sequence[object]]) -> list[Row]: ...
     async def execute(self, query: str, *args: object) -> str: ...
     def transaction(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class _Connection(asyncpg.Connection):
-    """Given back without a reset query: we leave nothing behind, and it halves a round trip.
-
-    But for whom it acts: that is remembered, so that it costs a round trip only where it changes.
-    """
+    """Remembers for whom it acts, so that it costs a round trip only where that changes."""
 
     _acting_for: int | None = None
-
-    def get_reset_query(self) -> str:
-        return ""
 
     async def act_for(self, tenant_id: int) -> None:
         """Be held to one tenant's rows by row-level security; `EVERY_TENANT` is held to nothing."""
@@ -128,6 +125,15 @@ class Tx(ReadTx):
 
     __slots__ = ()
 
+    async def fetch_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row]:
+        """Run one statement once for each of these values, in one round trip, all or nothing.
+
+        Whose key did it may stand among the values; the tenant is always this transaction's.
+        """
+        own, fixed = {"tenant_id": self.tenant_id}, self._fixed
+        arguments = [statement.arguments({**fixed, **row, **own}) for row in rows]
+        return await self._driver.fetchmany(statement.sql, arguments)
+
 
 class SystemTx(_Fetching):
     """The right to act for every tenant: for what finds work and keeps order, never for a request."""
@@ -146,13 +152,71 @@ class SystemTx(_Fetching):
                 yield
 
 
+_AnyTx = TypeVar("_AnyTx", ReadTx, Tx, SystemTx)
+
+
+class _Block(Generic[_AnyTx]):
+    """A connection that acts for one tenant, or for every one, from the beginning of a block to its end.
+
+    A class, because every read passes here, and each `@asynccontextmanager` around it would cost as much as
+    the look-up of its statement.
+    """
+
+    __slots__ = ("_connection", "_db", "_is_transaction", "_make", "_tenant_id", "_transaction")
+
+    def __init__(
+        self,
+        db: "Database",
+        tenant_id: int,
+        make: Callable[[_Driver], _AnyTx],
+        *,
+        is_transaction: bool = False,
+    ) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+        self._make = make
+        # A proxy hands out another connection with each transaction: nothing outside of one is remembered.
+        self._is_transaction = is_transaction or not db.is_ours
+        self._transaction: Any = None
+
+    async def __aenter__(self) -> _AnyTx:
+        with _unavailable():
+            connection = self._connection = await self._db.pool.acquire(within_seconds=ACQUIRE_SECONDS)
+            try:
+                await self._begin(connection)
+            except BaseException:
+                self._db.pool.release(connection)
+                raise
+        return self._make(connection)
+
+    async def __aexit__(self, *raised: object) -> None:
+        try:
+            if self._transaction:
+                await self._transaction.__aexit__(*raised)
+        except _DOWN as error:
+            raise Unavailable from error
+        finally:
+            self._db.pool.release(self._connection)
+        if isinstance(raised[1], _DOWN):
+            raise Unavailable from raised[1]
+
+    async def _begin(self, connection: Any) -> None:
+        if self._db.is_ours:
+            await connection.act_for(self._tenant_id)
+        if self._is_transaction:
+            self._transaction = connection.transaction()
+            await self._transaction.start()
+        if not self._db.is_ours:
+            await connection.fetch(_ACT_LOCALLY, *_session_of(self._tenant_id))
+
+
 class Database:
     """A small pool: more connections than cores make Postgres slower, so requests wait here instead."""
 
-    def __init__(self, pool: Any, *, is_ours: bool = True) -> None:
+    def __init__(self, pool: Pool, *, is_ours: bool = True) -> None:
         """`is_ours` is false where a proxy stands between, that pools transactions."""
-        self._pool = pool
-        self._is_ours = is_ours
+        self.pool = pool
+        self.is_ours = is_ours
 
     @classmethod
     async def connect(cls, url: str, *, size: int, statement_cache: bool = True) -> "Database":
@@ -162,86 +226,75 @@ class Database:
             statement_cache: False behind a transaction-pooling proxy; a statement then costs
                 several times as much, because each one is planned anew.
         """
-        pool = asyncpg.create_pool(
-            url.replace("postgresql+asyncpg://", "postgresql://", 1),
-            min_size=1,
-            max_size=size,
-            connection_class=_Connection,
-            max_inactive_connection_lifetime=0,
-            command_timeout=STATEMENT_SECONDS,
-            statement_cache_size=100 if statement_cache else 0,
-            server_settings={
-                "application_name": "holdfast",
-                "plan_cache_mode": "force_generic_plan",
-                "jit": "off",
-            },
-        )
+        pool = Pool(partial(_connect, url, has_cache=statement_cache), size=size)
         with _unavailable():
-            await pool
+            pool.release(await pool.acquire(within_seconds=ACQUIRE_SECONDS))
         return cls(pool, is_ours=statement_cache)
 
     @property
     def checked_out(self) -> int:
         """Connections in use at this moment."""
-        return self._pool.get_size() - self._pool.get_idle_size()
+        return self.pool.lent
 
-    @asynccontextmanager
-    async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
-        async with self._connection(caller.tenant_id, is_transaction=False) as connection:
-            yield ReadTx(connection, caller.tenant_id, caller.key_id)
+    def read(self, caller: Caller) -> AbstractAsyncContextManager[ReadTx]:
+        """For one statement that reads, or several that need no snapshot."""
+        return _Block(
+            self, caller.tenant_id, partial(ReadTx, tenant_id=caller.tenant_id, key_id=caller.key_id)
+        )
 
-    @asynccontextmanager
-    async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
+    def autocommit(self, caller: Caller) -> AbstractAsyncContextManager[Tx]:
         """For one statement that writes, and is a transaction by itself."""
-        async with self._connection(caller.tenant_id, is_transaction=False) as connection:
-            yield Tx(connection, caller.tenant_id, caller.key_id)
+        make = partial(Tx, tenant_id=caller.tenant_id, key_id=caller.key_id)
+        return _Block(self, caller.tenant_id, make)
 
-    @asynccontextmanager
-    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
-        async with self._connection(caller.tenant_id, is_transaction=True) as connection:
-            yield Tx(connection, caller.tenant_id, caller.key_id)
+    def begin(self, caller: Caller) -> AbstractAsyncContextManager[Tx]:
+        """A transaction of one tenant's."""
+        make = partial(Tx, tenant_id=caller.tenant_id, key_id=caller.key_id)
+        return _Block(self, caller.tenant_id, make, is_transaction=True)
 
-    @asynccontextmanager
-    async def begin_system(self) -> AsyncGenerator[SystemTx]:
-        async with self._connection(EVERY_TENANT, is_transaction=True) as connection:
-            yield SystemTx(connection)
+    def autocommit_system(self) -> AbstractAsyncContextManager[SystemTx]:
+        """For one statement that sees every tenant's rows, and is a transaction by itself."""
+        return _Block(self, EVERY_TENANT, SystemTx)
 
-    @asynccontextmanager
-    async def _connection(self, tenant_id: int, *, is_transaction: bool) -> AsyncGenerator[Any]:
-        """A connection that acts for one tenant, or for every one."""
-        with _unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                if not self._is_ours:
-                    # A proxy hands out another connection with each transaction: nothing can be remembered.
-                    async with connection.transaction():
-                        await connection.fetch(_ACT_LOCALLY, *_session_of(tenant_id))
-                        yield connection
-                    return
-                await connection.act_for(tenant_id)
-                if is_transaction:
-                    async with connection.transaction():
-                        yield connection
-                else:
-                    yield connection
+    def begin_system(self) -> AbstractAsyncContextManager[SystemTx]:
+        """A transaction that sees every tenant's rows."""
+        return _Block(self, EVERY_TENANT, SystemTx, is_transaction=True)
 
     async def ping(self, *, within_seconds: float = 2.0) -> None:
         """Raise `Unavailable` if no connection is free, or Postgres does not answer, within this time."""
         with _unavailable():
-            async with asyncio.timeout(within_seconds), self._pool.acquire() as connection:
+            async with asyncio.timeout(within_seconds):
+                connection = await self.pool.acquire(within_seconds=within_seconds)
                 try:
                     await connection.execute("select 1")
                 except asyncio.CancelledError:
-                    # The pool would first wait for the word of a server that says nothing.
+                    # Nobody waits for the word of a server that says nothing.
                     connection.terminate()
                     raise
+                finally:
+                    self.pool.release(connection)
 
     async def close(self) -> None:
         """Give the connections back in order; those that do not answer are dropped."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._pool.close()
+                await self.pool.close()
         except TimeoutError:
-            self._pool.terminate()
+            self.pool.terminate()
+
+
+async def _connect(url: str, *, has_cache: bool) -> Any:
+    return await asyncpg.connect(
+        url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        connection_class=_Connection,
+        command_timeout=STATEMENT_SECONDS,
+        statement_cache_size=100 if has_cache else 0,
+        server_settings={
+            "application_name": "holdfast",
+            "plan_cache_mode": "force_generic_plan",
+            "jit": "off",
+        },
+    )
 
 
 @contextmanager

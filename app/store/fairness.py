@@ -17,9 +17,18 @@ _p = sa.bindparam
 _last_tenant = _p("last_tenant_id", type_=sa.BigInteger)
 _turn_of = _p("turn_of", type_=sa.BigInteger)
 _max_running = _p("max_running", type_=sa.Integer)
+_count = _p("count", type_=sa.Integer)
+
+CLAIMED_AT_ONCE = 16
+"""Responses that one statement claims at most. For more the bell is rung again, and whoever is free comes."""
+
+CLAIMED_BYTES = 4 << 20
+"""Of what their rows hold, a larger one alone: inputs may have 100 MB, and all are read at once."""
 
 # Written out: of a limit that it cannot see the planner expects a tenth of the table.
 _ONE = sa.literal_column("1", sa.Integer)
+_MOST = sa.literal_column(str(CLAIMED_AT_ONCE), sa.Integer)
+_MOST_BYTES = sa.literal_column(str(CLAIMED_BYTES), sa.Integer)
 
 
 def _tenant_after(tenant_id: sa.ColumnElement[int], until: sa.ColumnElement[int] | None) -> Any:
@@ -47,14 +56,16 @@ def _laps() -> tuple[sa.CTE, sa.CTE]:
     )
 
 
-def _head(tenant_id: sa.ColumnElement[int]) -> sa.Select[Any, Any]:
+def _head(tenant_id: sa.ColumnElement[int], count: sa.ColumnElement[int] = _ONE) -> sa.Select[Any, Any, Any]:
     """The first in a tenant's own queue that nobody holds; those that are held are passed by."""
     queued = t.alias()
+    # Known without being read: what is long lies elsewhere.
+    size = sa.func.pg_column_size(queued.c["items"]) + sa.func.pg_column_size(queued.c.request)
     return (
-        sa.select(queued.c.tenant_id, queued.c.id)
+        sa.select(queued.c.tenant_id, queued.c.id, sa.func.coalesce(size, 0).label("size"))
         .where(queued.c.tenant_id == tenant_id, queued.c.status == QUEUED)
         .order_by(queued.c.priority, queued.c.id)
-        .limit(_ONE)
+        .limit(count)
         .with_for_update(skip_locked=True)
     )
 
@@ -72,20 +83,26 @@ def _has_room(tenant_id: sa.ColumnElement[int], *outer: sa.FromClause) -> sa.Col
 
 
 def first_in_turn() -> sa.CTE:
-    """The first response of the tenant whose turn it is, locked; takes `last_tenant_id`."""
+    """The first `count` responses of the tenant whose turn it is, then of the next, locked, but no more than
+    `CLAIMED_AT_ONCE`, and none behind `CLAIMED_BYTES`; takes `last_tenant_id`.
+    """
     heads = list[sa.Select[Any, Any]]()
     for lap in _laps():
-        head = _head(lap.c.tenant_id).lateral()
-        heads.append(sa.select(head.c.tenant_id, head.c.id).select_from(lap.join(head, sa.true())))
+        head = _head(lap.c.tenant_id, _count).lateral()
+        heads.append(sa.select(*head.c).select_from(lap.join(head, sa.true())))
     either = sa.union_all(*heads).subquery()
-    return sa.select(either.c.tenant_id, either.c.id).limit(_ONE).cte("first")
+    wanted = sa.select(*either.c).limit(_count).subquery()
+    before = sa.func.sum(wanted.c.size).over(rows=(None, -1))
+    few = sa.select(*wanted.c, sa.func.coalesce(before, 0).label("before")).limit(_MOST).subquery()
+    return sa.select(few.c.tenant_id, few.c.id).where(few.c.before < _MOST_BYTES).cte("first")
 
 
 def first_of_tenant() -> sa.CTE:
     """The first response of the tenant that `take_turn` has named, locked, if there is room for it still;
     takes `turn_of` and `max_running`.
     """
-    return _head(_turn_of).where(_has_room(_turn_of)).cte("first")
+    head = _head(_turn_of).where(_has_room(_turn_of)).subquery()
+    return sa.select(head.c.tenant_id, head.c.id).cte("first")
 
 
 def _take() -> Statement:

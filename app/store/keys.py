@@ -11,6 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from app.domain.dialects import Dialect
+from app.domain.dialects import parse as parse_dialect
 from app.domain.keys import Key
 from app.domain.tenancy import Caller, Scope
 from app.store.db import Row, SystemTx
@@ -28,11 +30,12 @@ _create = Statement(
         scopes=_p("scopes"),
         name=_p("name"),
         hash=_p("hash"),
+        dialect=_p("dialect"),
     )
 )
 _has_ended = sa.or_(k.c.revoked_at.is_not(None), k.c.expires_at <= sa.func.now())
 _valid = Statement(
-    sa.select(k.c.id, k.c.tenant_id, k.c.scopes, k.c.hash, t.c.models)
+    sa.select(k.c.id, k.c.tenant_id, k.c.scopes, k.c.hash, k.c.dialect, t.c.models, t.c.name.label("tenant"))
     .join_from(k, t, t.c.id == k.c.tenant_id)
     .where(
         k.c.id == sa.func.any(_p("ids", type_=pg.ARRAY(pg.UUID))),
@@ -48,6 +51,7 @@ _list = Statement(
         k.c.expires_at,
         k.c.revoked_at,
         k.c.last_used_at,
+        k.c.dialect,
         sa.func.coalesce(k.c.expires_at <= sa.func.now(), False).label("has_expired"),
         t.c.name.label("tenant"),
     )
@@ -90,6 +94,7 @@ class ListedKey:
     last_used_at: datetime | None
     """To the minute."""
     has_expired: bool
+    dialect: Dialect | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ async def create(
     scopes: Scope,
     name: str = "",
     lifetime: timedelta | None = None,
+    dialect: Dialect | None = None,
 ) -> None:
     """Keep what checks a key; its text cannot be had from that."""
     await tx.fetch(
@@ -127,6 +133,7 @@ async def create(
         name=name,
         hash=key.hash,
         lifetime=lifetime,
+        dialect=dialect,
     )
 
 
@@ -150,6 +157,7 @@ async def list_all(tx: SystemTx, *, tenant: str | None = None) -> Sequence[Liste
             revoked_at=row["revoked_at"],
             last_used_at=row["last_used_at"],
             has_expired=row["has_expired"],
+            dialect=parse_dialect(row["dialect"]),
         )
         for row in rows
     ]
@@ -174,4 +182,6 @@ async def exist(tx: SystemTx) -> bool:
 
 def _valid_key(row: Row) -> ValidKey:
     models = None if row["models"] is None else tuple(row["models"])
-    return ValidKey(Caller(row["tenant_id"], row["id"], Scope(row["scopes"]), models), row["hash"])
+    dialect = parse_dialect(row["dialect"])
+    caller = Caller(row["tenant_id"], row["id"], Scope(row["scopes"]), models, dialect, row["tenant"])
+    return ValidKey(caller, row["hash"])

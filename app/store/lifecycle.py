@@ -10,27 +10,27 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql as pg
 
 from app import ids
 from app.domain.audit import Action, content_digest
-from app.domain.gates import Gated
-from app.domain.items import InputItems
-from app.domain.jobs import Claim, Expired, Job, Mode
-from app.domain.response import CHAINABLE, Draft, Status, snapshot
+from app.domain.jobs import Claim, Ended, Ending, Expired, Job, Mode, NewJob
+from app.domain.response import CHAINABLE, Status
 from app.domain.turn import Turn
+from app.domain.webhooks import event_of
+from app.store import attempts, fairness, items, lineage, turn_rows, webhook_outbox
 from app.store import conversation_locks as locks
-from app.store import fairness, items, lineage
 from app.store.codec import CODEC, compress, decompress
 from app.store.db import Row, SystemTx, Tx
+from app.store.ended_bodies import ended_body
 from app.store.outbox import noting, text
-from app.store.statements import CANCELLED, IN_PROGRESS, ITEMS, QUEUED, Statement, storable
+from app.store.statements import CANCELLED, IN_PROGRESS, ITEMS, QUEUED, Statement
 from app.store.tables import conversations as c
 from app.store.tables import response_attempts as a
 from app.store.tables import responses as t
+from app.store.turn_rows import COLUMNS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -40,22 +40,18 @@ _claimed = sa.and_(_this, t.c.status == IN_PROGRESS, t.c.attempt == _p("attempt"
 _soon = sa.func.now() + _p("lease", type_=sa.Interval)
 _later = sa.func.now() + _p("ttl", type_=sa.Interval)
 
-_TURN = (
-    "tenant_id", "id", "chain_id", "previous_id", "seq", "fork_chains", "fork_seqs", "input_count",
-    "output_count", "input_bytes", "status", "codec", "input_gated", "output_gated", "model",
-    "continuation", "body", "items", "conversation_id", "context_tokens",
-)  # fmt: skip
-
 _insert = noting(
     pg.insert(t)
-    .values({name: _p(name) for name in _TURN})
+    .values({name: _p(name) for name in COLUMNS})
     .values(finished_at=sa.func.now())
     .on_conflict_do_nothing()
     .returning(t.c.id),
     Action.RESPONSE_CREATED,
 )
 _insert_items = Statement(
-    pg.insert(t).values({name: _p(name) for name in _TURN}).values(finished_at=sa.func.now(), mode=Mode.ITEMS)
+    pg.insert(t)
+    .values({name: _p(name) for name in COLUMNS})
+    .values(finished_at=sa.func.now(), mode=Mode.ITEMS)
 )
 
 
@@ -73,10 +69,10 @@ def _append_locked() -> Statement:
         .returning(c.c.id)
         .cte("appended")
     )
-    values = [_p(name, type_=t.c[name].type) for name in _TURN]
+    values = [_p(name, type_=t.c[name].type) for name in COLUMNS]
     row = sa.select(*values, sa.func.now()).select_from(appended)
     return noting(
-        pg.insert(t).from_select([*_TURN, "finished_at"], row).on_conflict_do_nothing().returning(t.c.id),
+        pg.insert(t).from_select([*COLUMNS, "finished_at"], row).on_conflict_do_nothing().returning(t.c.id),
         Action.RESPONSE_CREATED,
     )
 
@@ -105,7 +101,7 @@ def _attach_locked() -> Statement:
 _attach = _attach_locked()
 _enqueue = noting(
     pg.insert(t)
-    .values({name: _p(name) for name in (*_TURN, "mode", "priority", "event_count", "request", "secrets")})
+    .values({name: _p(name) for name in (*COLUMNS, "mode", "priority", "event_count", "request", "secrets")})
     .values(queued_at=sa.func.now())
     .on_conflict_do_nothing()
     .returning(t.c.id),
@@ -166,6 +162,8 @@ _finish = noting(
     .values(**{name: _p(name) for name in _FINISH}, expires_at=_expiry, **_ENDED)
     .returning(t.c.id, t.c.conversation_id),
     Action.RESPONSE_FINISHED,
+    queueing=webhook_outbox.queueing,
+    also=attempts.ending,
 )
 _is_cancelled = _p("status", type_=sa.SmallInteger) == CANCELLED
 _end = noting(
@@ -175,7 +173,8 @@ _end = noting(
         status=_p("status"), body=_p("body"), codec=_p("codec"), items=_p("items"),
         event_count=_p("event_count"), expires_at=_expiry, **_ENDED,
     )
-    .returning(t.c.id)
+    .returning(t.c.id),
+    queueing=webhook_outbox.queueing,
 )  # fmt: skip
 _requeue = Statement(
     sa.update(t)
@@ -210,7 +209,17 @@ async def append(tx: Tx, turn: Turn) -> None:
     Repeating it is harmless: a turn that is already stored stays as it is. That is what a caller
     needs whose connection broke before it learned the outcome of the commit.
     """
-    await _put(tx, _insert, turn, {})
+    await _put_each(tx, _insert, [(turn, {})])
+
+
+async def append_each(tx: Tx, turns: Sequence[tuple[Turn, UUID | None]]) -> None:
+    """Store finished turns of one tenant, each with the id of the key that made it.
+
+    As `append` does, in one round trip; this transaction may be that one statement, if no turn names items.
+    """
+    # Always in the same order: two batches that fork the same lines would else wait for each other.
+    in_order = sorted(turns, key=lambda each: (each[0].place.chain_id, each[0].place.seq))
+    await _put_each(tx, _insert, [(turn, {"key_id": key_id}) for turn, key_id in in_order])
 
 
 async def append_locked(tx: Tx, turn: Turn) -> bool:
@@ -221,7 +230,7 @@ async def append_locked(tx: Tx, turn: Turn) -> bool:
         False if the lock was lost to others, who may have appended: then nothing is stored. Repeating it is
         harmless, as for `append`.
     """
-    values = _values(turn) | {"holder": turn.id}
+    values = turn_rows.values(turn) | {"holder": turn.id}
     if turn.status in CHAINABLE and await tx.fetch_one(_append, **values):
         await _name(tx, turn)
         return True
@@ -229,7 +238,7 @@ async def append_locked(tx: Tx, turn: Turn) -> bool:
         return True
     if turn.status in CHAINABLE and await tx.fetch_one(_is_alive, id=turn.conversation):
         return False
-    await _put(tx, _insert, replace(turn, place=turn.place.elsewhere(turn.id)), {})
+    await _put_each(tx, _insert, [(replace(turn, place=turn.place.elsewhere(turn.id)), {})])
     if turn.conversation:
         await locks.release(tx, turn.conversation, turn.id)
     return True
@@ -237,57 +246,68 @@ async def append_locked(tx: Tx, turn: Turn) -> bool:
 
 async def append_items(tx: Tx, turn: Turn) -> None:
     """Store a turn that is not a response, at its place: nobody else may be appending."""
-    await tx.fetch(_insert_items, **_values(turn))
+    await tx.fetch(_insert_items, **turn_rows.values(turn))
     await _name(tx, turn)
 
 
-async def enqueue(
-    tx: Tx,
-    turn: Turn,
-    *,
-    mode: Mode,
-    priority: int,
-    event_count: int,
-    request: bytes,
-    max_queued: int,
-    secrets: bytes | None = None,
-) -> bool:
-    """Store a response as queued work, if its tenant has fewer than `max_queued` waiting.
+async def enqueue(tx: Tx, jobs: Sequence[NewJob], *, max_queued: int) -> int:
+    """Store responses as queued work, as many as its tenant may still have waiting; so many of the first.
 
     A lock of the tenant's own makes the limit exact; foreground responses never meet it.
     """
     await tx.fetch(_lock_queue)
     count = await tx.fetch_one(_queued, max_queued=max_queued)
-    if count and count["count"] >= max_queued:
-        return False
-    job = {"mode": mode, "priority": priority, "event_count": event_count, "request": compress(request)}
-    data = {"status": turn.status.wire, "model": turn.model, "store": Mode.EPHEMERAL not in mode}
-    await _put(tx, _enqueue, turn, job | {"secrets": secrets, "data": text(data)})
-    return True
+    has_room = jobs[: max(0, max_queued - (count["count"] if count else 0))]
+    await _put_each(tx, _enqueue, [(job.turn, _of_job(job)) for job in has_room])
+    return len(has_room)
 
 
-async def claim_next(
-    tx: SystemTx, *, owner: str, lease_seconds: float, last_tenant_id: int = 0, max_running: int | None = None
-) -> Job | None:
-    """Win the right to generate a queued response, or learn that there is none that may run.
+def _of_job(job: NewJob) -> dict[str, Any]:
+    is_stored = Mode.EPHEMERAL not in job.mode
+    return {
+        **({"key_id": job.key_id} if job.key_id else {}),
+        "mode": job.mode,
+        "priority": job.priority,
+        "event_count": job.event_count,
+        "request": compress(job.request),
+        "secrets": job.secrets,
+        "data": text({"status": job.turn.status.wire, "model": job.turn.model, "store": is_stored}),
+    }
 
-    It is the first, by priority and age, of the next tenant after `last_tenant_id`, so that tenants take
-    turns; of one that has `max_running` running already nothing is claimed. One statement claims, so two
-    workers cannot both win, and rows in others' hands are passed by. The attempt number it returns fences
-    every later write. Which message woke the worker does not matter: the row is the queue.
+
+async def claim(
+    tx: SystemTx,
+    *,
+    owner: str,
+    lease_seconds: float,
+    last_tenant_id: int = 0,
+    count: int = 1,
+    max_running: int | None = None,
+) -> list[Job]:
+    """Win the right to generate queued responses, up to `count` of them; fewer are all that may run, but for
+    large ones, of which a statement claims no more than `fairness.CLAIMED_BYTES`.
+
+    They are the first, by priority and age, of the next tenant after `last_tenant_id`, then of the one
+    behind it, so that tenants take turns. Of one that has `max_running` running already nothing is claimed;
+    with that limit one is claimed at a time. One statement claims, so two workers cannot both win, and rows
+    in others' hands are passed by. The attempt number that it returns fences every later write. Which
+    message woke the worker does not matter: the row is the queue.
     """
     how = {"owner": owner, "lease": timedelta(seconds=lease_seconds)}
     if max_running is None:
-        row = await tx.fetch_one(_claim, last_tenant_id=last_tenant_id, **how)
+        rows = await tx.fetch(_claim, last_tenant_id=last_tenant_id, count=count, **how)
     else:
-        row = await _claim_within(tx, last_tenant_id, max_running, how)
-    if row is None:
-        return None
+        rows = await _claim_within(tx, last_tenant_id, max_running, how)
+    return [_job(row) for row in rows]
+
+
+def _job(row: Row) -> Job:
     claim = Claim(row["tenant_id"], UUID(int=row["id"].int), row["attempt"])
     try:
         request, input_blob = (decompress(row[name], row["codec"]) for name in ("request", "items"))
-    except ValueError:
-        # The claim has to stand. Undone, it would leave the row where it was: first in everyone's queue.
+    except (ValueError, TypeError):
+        # Damaged, or null. The claim has to stand, and so do those that were won with it. Undone, it would
+        # leave the row where it was: first in everyone's queue.
         log.exception("response.unreadable", response_id=ids.response_id(claim.response_id))
         request, input_blob = b"", b""
     return Job(
@@ -305,45 +325,54 @@ async def claim_next(
 
 async def _claim_within(
     tx: SystemTx, last_tenant_id: int, max_running: int, how: dict[str, Any]
-) -> Row | None:
+) -> Sequence[Row]:
     """Claim where there is room. Who waited for another's claim may find none left, and goes on."""
     passed = set[int]()
     while True:
         turn_of = await fairness.take_turn(tx, last_tenant_id=last_tenant_id, max_running=max_running)
         if turn_of is None or turn_of in passed:
-            return None
-        if row := await tx.fetch_one(_claim_of_tenant, turn_of=turn_of, max_running=max_running, **how):
-            return row
+            return ()
+        if rows := await tx.fetch(_claim_of_tenant, turn_of=turn_of, max_running=max_running, **how):
+            return rows
         passed.add(last_tenant_id := turn_of)
 
 
-async def finish(
-    tx: Tx, claim: Claim, turn: Turn, *, event_count: int, shape: bytes | None, ttl_seconds: float
-) -> bool:
-    """End a claimed response, unless it was cancelled or taken from us meanwhile.
+async def finish(tx: Tx, ending: Ending) -> Ended | None:
+    """End a claimed response and its attempt; None if it was cancelled or taken from us meanwhile.
 
     If it holds a conversation's lock, it is appended there, or has failed; the lock ends with it.
     """
-    row = await tx.fetch_one(
-        _finish,
-        id=claim.response_id,
-        attempt=claim.attempt,
-        ttl=timedelta(seconds=ttl_seconds),
-        event_count=event_count,
-        stream_shape=compress(shape) if shape else None,
-        **_columns(turn),
-    )
-    if row and row["conversation_id"]:
-        if turn.status in CHAINABLE:
-            await tx.fetch(
-                _attach,
-                id=claim.response_id,
-                holder=claim.response_id,
-                conversation_id=row["conversation_id"],
-            )
+    row, response_id = await tx.fetch_one(_finish, **_of_ending(ending)), ending.claim.response_id
+    if row and (conversation_id := row["conversation_id"]):
+        if ending.turn.status in CHAINABLE:
+            await tx.fetch(_attach, id=response_id, holder=response_id, conversation_id=conversation_id)
         else:
-            await locks.release(tx, row["conversation_id"], claim.response_id)
-    return row is not None
+            await locks.release(tx, conversation_id, response_id)
+    return Ended(row["deliveries"]) if row else None
+
+
+async def finish_each(tx: Tx, endings: Sequence[Ending]) -> list[Ended | None]:
+    """End responses of one tenant, none of them in a conversation; what became of each.
+
+    As `finish` does, in one round trip; this transaction may be that one statement.
+    """
+    # In the order in which renewals and the journal lock them, or each would wait for the other.
+    in_order = sorted(endings, key=lambda each: each.claim.response_id)
+    rows = {row["id"]: row for row in await tx.fetch_each(_finish, [_of_ending(each) for each in in_order])}
+    found = [rows.get(each.claim.response_id) for each in endings]
+    return [Ended(row["deliveries"]) if row else None for row in found]
+
+
+def _of_ending(it: Ending) -> dict[str, Any]:
+    return {
+        "id": it.claim.response_id,
+        "ttl": timedelta(seconds=it.ttl_seconds),
+        "event_count": it.event_count,
+        "stream_shape": compress(it.shape) if it.shape else None,
+        "event": event_of(it.turn.status),
+        **turn_rows.outcome(it.turn),
+        **attempts.values(it.claim, it.turn.status.wire, it.upstream_id, it.usage),
+    }
 
 
 async def requeue(tx: Tx, claim: Claim, *, event_count: int) -> bool:
@@ -379,7 +408,7 @@ async def end(
 
     Whoever runs it finds its attempt fenced off.
     """
-    body, blob = _ended_body(row, status, error), decompress(row["items"], row["codec"])
+    body, blob = ended_body(row, status, error), decompress(row["items"], row["codec"])
     done = Action.RESPONSE_CANCELLED if status is Status.CANCELLED else Action.RESPONSE_FINISHED
     await tx.fetch(
         _end,
@@ -393,58 +422,22 @@ async def end(
         action=done,
         digest=content_digest(body, blob),
         data=text({"status": status.wire}),
+        event=event_of(status),
     )
     if row["conversation_id"]:
         await locks.release(tx, row["conversation_id"], row["id"])
 
 
-def _ended_body(row: Row, status: Status, error: dict[str, str] | None) -> bytes:
-    """The response as its request alone decides it: nothing of a run is in it."""
-    codec = row["codec"]
-    params, body = (orjson.loads(decompress(row[name], codec)) for name in ("request", "body"))
-    nothing = InputItems([], b"", Gated.NONE)
-    draft = Draft(UUID(int=row["id"].int), body["model"], params, nothing, body)
-    return orjson.dumps(snapshot(draft, status=status, error=error))
-
-
-async def _put(tx: Tx, statement: Statement, turn: Turn, more: dict[str, Any]) -> None:
-    values = _values(turn) | more
-    row = await tx.fetch_one(statement, **values)
-    if row is None and turn.parent:
-        await tx.fetch(statement, **values | lineage.encode(turn.place.elsewhere(turn.id)))
-    await _name(tx, turn)
+async def _put_each(tx: Tx, statement: Statement, turns: Sequence[tuple[Turn, dict[str, Any]]]) -> None:
+    rows = [turn_rows.values(turn) | more for turn, more in turns]
+    kept = {row["id"] for row in await tx.fetch_each(statement, rows)}
+    for turn, more in turns:
+        if turn.parent and turn.id not in kept:
+            aside = replace(turn, place=turn.place.elsewhere(turn.id))
+            await tx.fetch_each(statement, [turn_rows.values(aside) | more])
+        await _name(tx, turn)
 
 
 async def _name(tx: Tx, turn: Turn) -> None:
     if turn.aliases:
         await items.name(tx, turn.id, turn.aliases, is_listed=turn.conversation is not None)
-
-
-def _values(turn: Turn) -> dict[str, Any]:
-    return {
-        "id": turn.id,
-        "previous_id": turn.parent,
-        "conversation_id": turn.conversation,
-        **_columns(turn),
-        **lineage.encode(turn.place),
-    }
-
-
-def _columns(turn: Turn) -> dict[str, Any]:
-    blob = b",".join(part for part in (turn.input_blob, turn.output_blob) if part)
-    return {
-        "digest": content_digest(turn.body, blob),
-        "data": text({"status": turn.status.wire, "model": turn.model}),
-        "status": turn.status,
-        "codec": CODEC,
-        "model": storable(turn.model),
-        "input_count": turn.input_count,
-        "output_count": turn.output_count,
-        "input_bytes": len(turn.input_blob),
-        "input_gated": turn.input_gated,
-        "output_gated": turn.output_gated,
-        "continuation": lineage.encode_continuation(turn.continuation),
-        "context_tokens": turn.context_tokens,
-        "body": compress(turn.body),
-        "items": compress(blob),
-    }

@@ -249,9 +249,9 @@ def encode_forks(forks: Sequence[tuple[UUID, int]]) -> dict[str, Any]:
 def encode_continuation(value: Continuation | None) -> bytes | None:
     if value is None:
         return None
-    return orjson.dumps(
-        [dict(value.open_calls), value.upstream, dict(value.upstream_ids), dict(value.orphans)]
-    )
+    parts = [dict(value.open_calls), value.upstream, dict(value.upstream_ids), dict(value.orphans)]
+    # Left out where it says nothing, so that the release before compaction reads all other turns.
+    return orjson.dumps([*parts, True] if value.is_compacted else parts)
 
 
 def decode_continuation(data: bytes | None) -> Continuation | None:

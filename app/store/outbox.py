@@ -4,7 +4,7 @@ A note is one row without an index beside its key: nobody waits for anybody, so 
 do not queue up behind its trail (docs/decisions/0023).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -44,7 +44,13 @@ _insert_many = Statement(
 )
 
 
-def noting(change: Any, action: Action | None = None) -> Statement:
+def noting(
+    change: Any,
+    action: Action | None = None,
+    *,
+    queueing: Callable[[sa.CTE], sa.CTE] | None = None,
+    also: Callable[[sa.CTE], sa.CTE] | None = None,
+) -> Statement:
     """A change of one response together with its note: one statement, so neither is there alone.
 
     Takes `digest` and `data` beside what the change takes, and `action` where that is not fixed. What
@@ -52,6 +58,8 @@ def noting(change: Any, action: Action | None = None) -> Statement:
 
     Args:
         change: an insert or update that returns the response's `id` first.
+        queueing: what else is written with it; how many rows that were is returned by its name.
+        also: the same of what nobody counts.
     """
     changed = change.cte("changed")
     subject = next(iter(changed.c))
@@ -64,8 +72,14 @@ def noting(change: Any, action: Action | None = None) -> Statement:
         _p("digest", type_=sa.LargeBinary),
         _p("data", type_=sa.Text),
     )
-    noted = pg.insert(o).from_select([*_NOTE], sa.select(*values)).cte("noted")
-    return Statement(sa.select(*changed.c).add_cte(noted))
+    written = [pg.insert(o).from_select([*_NOTE], sa.select(*values)).cte("noted")]
+    if also:
+        written.append(also(changed))
+    if queueing is None:
+        return Statement(sa.select(*changed.c).add_cte(*written))
+    queued = queueing(changed)
+    count = sa.select(sa.func.count()).select_from(queued).scalar_subquery()
+    return Statement(sa.select(*changed.c, count.label(queued.name)).add_cte(*written))
 
 
 async def note(

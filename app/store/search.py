@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from app.domain.search import Filters
 from app.store import search_statements as statements
-from app.store.db import Row, Tx
+from app.store.db import ReadTx, Row, Tx
 from app.store.responses import ListedResponse, StoredResponse
 from app.store.search_statements import Shape
 from app.store.statements import Statement
@@ -74,6 +74,15 @@ class Page(Generic[_Each]):
 
     found: Sequence[_Each]
     has_more: bool
+
+
+async def recent(
+    tx: ReadTx, *, limit: int, newest_first: bool = True, after: UUID | None = None
+) -> Page[ListedResponse]:
+    """As `find` without filters, and without its transaction: one statement, by pk_responses."""
+    edge = after or (_LAST if newest_first else _FIRST)
+    rows = await tx.fetch(statements.RECENT[newest_first], edge=edge, limit=limit + 1)
+    return Page([ListedResponse.from_row(row) for row in rows[:limit]], len(rows) > limit)
 
 
 async def find(

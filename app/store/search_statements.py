@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from app.domain.facts import Term
 from app.domain.response import TERMINAL, Status
-from app.domain.search import Filters, first_id
+from app.domain.search import MAX_PAGE, Filters, first_id
 from app.store.responses import COLUMNS, LISTED_COLUMNS
 from app.store.statements import EPHEMERAL, ITEMS, Statement, storable
 from app.store.tables import response_facts as f
@@ -63,6 +63,33 @@ ROWS = {
     )
     for has_items in (True, False)
 }
+
+_EDGE = {True: t.c.id < _p("edge"), False: t.c.id > _p("edge")}
+
+
+def _recent(*, newest_first: bool) -> Statement:
+    """The responses beyond the edge, whatever they are.
+
+    The longest page stands in the statement: of a limit that it does not know the planner expects a tenth of
+    the table, and would sort that. No more is read than is asked for.
+    """
+    most = (
+        sa.select(*LISTED_COLUMNS)
+        .where(
+            t.c.tenant_id == _p("tenant_id"),
+            t.c.mode < EPHEMERAL,
+            t.c.mode < ITEMS,
+            t.c.deleted_at.is_(None),
+            _EDGE[newest_first],
+        )
+        .order_by(t.c.id.desc() if newest_first else t.c.id)
+        .limit(sa.literal_column(str(MAX_PAGE + 1)))
+        .subquery("most")
+    )
+    return Statement(sa.select(most).limit(_limit))
+
+
+RECENT = {newest_first: _recent(newest_first=newest_first) for newest_first in (True, False)}
 
 ENDS = {
     is_oldest: Statement(
