@@ -9,8 +9,9 @@ Messages are written in Celery's documented protocol, version 2, straight throug
 
 import asyncio
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -24,7 +25,10 @@ from kombu.utils.uuid import uuid
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 GENERATE = "generate"
-"""Name of the task that a bell calls."""
+"""Name of the task that the bell of a queued response calls."""
+
+DELIVER = "deliver"
+"""Name of the task that the bell of queued webhooks calls."""
 
 QUEUE_NAME = "holdfast"
 
@@ -34,17 +38,20 @@ MAX_PENDING = 1000
 PATIENCE_SECONDS = 1
 """How long a broker may take to answer, and how long one that failed is left alone."""
 
+GATHER_SECONDS = 0.005
+"""How long bells gather behind one that was rung: it stands for them all."""
+
 CLOSING_SECONDS = 2.0
 """How long the last bells may take when the process ends."""
 
-# A worker keeps a bell for as long as the run lasts that it began. RabbitMQ takes back after 30 minutes
-# what was not acknowledged, and closes the channel, unless the queue says otherwise (from 3.12 on).
+# A worker that is full keeps a bell until it has room. RabbitMQ takes back after 30 minutes what was not
+# acknowledged, and closes the channel, unless the queue says otherwise (from 3.12 on).
 _DAY_MS = 24 * 60 * 60 * 1000
 _QUORUM = {"x-queue-type": "quorum", "x-consumer-timeout": _DAY_MS}
 _NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 Ring = str | int
-"""The id of a queued response, or how many bells have to hang in the broker."""
+"""The id of a queued response, or `DELIVER`, or how many bells have to hang in the broker."""
 
 
 def is_rabbitmq(broker_url: str) -> bool:
@@ -81,12 +88,18 @@ class Bell:
         self._thread: Thread | None = None
 
     async def ring(self, response_id: str) -> None:
-        """Wake a worker, which claims whatever is first in the queue. Never waits and never raises.
+        """Wake a worker, which claims what is queued. Never waits and never raises.
+
+        Bells that ring at the same time are one: it stands for all that is queued.
 
         Args:
-            response_id: What was queued, for the logs.
+            response_id: What was queued, for people who look at the broker.
         """
         self._put(response_id)
+
+    async def ring_deliveries(self) -> None:
+        """Wake a worker, which delivers whatever webhooks are due. Never waits and never raises."""
+        self._put(DELIVER)
 
     async def ring_many(self, count: int) -> None:
         """See to it that at least so many bells hang in the broker. Never waits and never raises.
@@ -110,14 +123,38 @@ class Bell:
             self._pending.put(ring)
 
     def _work(self) -> None:
-        while (ring := self._pending.get()) is not None:
-            try:
-                self._line.send(ring)
-            except Exception:
-                # Whatever a transport may raise, the thread must live on: no other would ring.
-                log.exception("bell.crashed")
-                self._line.hang_up()
+        is_open = True
+        while is_open:
+            rings = self._gathered()
+            is_open = None not in rings
+            for ring in _once(rings):
+                self._send(ring)
+            if is_open:
+                time.sleep(GATHER_SECONDS)
         self._line.hang_up()
+
+    def _gathered(self) -> list[Ring | None]:
+        """What is pending, as soon as anything is."""
+        rings = [self._pending.get()]
+        with suppress(Empty):
+            while True:
+                rings.append(self._pending.get_nowait())
+        return rings
+
+    def _send(self, ring: Ring) -> None:
+        try:
+            self._line.send(ring)
+        except Exception:
+            # Whatever a transport may raise, the thread must live on: no other would ring.
+            log.exception("bell.crashed")
+            self._line.hang_up()
+
+
+def _once(rings: Sequence[Ring | None]) -> Iterable[Ring]:
+    """One of each kind: any response, webhooks, the greatest number."""
+    counts = [ring for ring in rings if isinstance(ring, int)]
+    texts = {ring == DELIVER: ring for ring in rings if isinstance(ring, str)}
+    return (*texts.values(), *([max(counts)] if counts else ()))
 
 
 class _Line:
@@ -165,13 +202,16 @@ class _Line:
     def _try(self, ring: Ring) -> None:
         if self._producer is None:
             self._producer = self._open()
+        if ring == DELIVER:
+            _publish(self._producer, DELIVER)
+            return
         if isinstance(ring, str):
-            _publish(self._producer, ring)
+            _publish(self._producer, GENERATE, ring)
             return
         # Declaring what exists is how one learns its length on every transport.
         hanging = self._queue(self._producer.channel).queue_declare().message_count
         for _ in range(ring - hanging):
-            _publish(self._producer, None)
+            _publish(self._producer, GENERATE, None)
 
     def _open(self) -> Producer:
         self._connection.ensure_connection(max_retries=0)
@@ -193,10 +233,10 @@ class _Line:
                 log.info("broker.back")
 
 
-def _publish(producer: Producer, response_id: str | None) -> None:
+def _publish(producer: Producer, task: str, *arguments: str | None) -> None:
     task_id = uuid()
     producer.publish(
-        ([response_id], {}, _NO_CANVAS),
-        headers={"lang": "py", "task": GENERATE, "id": task_id, "root_id": task_id, "ignore_result": True},
+        (arguments, {}, _NO_CANVAS),
+        headers={"lang": "py", "task": task, "id": task_id, "root_id": task_id, "ignore_result": True},
         correlation_id=task_id,
     )

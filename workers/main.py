@@ -29,14 +29,16 @@ settings = Settings.load()
 broker_url = settings.broker_url.get_secret_value() if settings.broker_url else ""
 
 app = Celery("holdfast", broker=broker_url)
-app.task(tasks.generate, name=wakeups.GENERATE)
-app.task(tasks.reap, name="reap")
+for name, task in (
+    (wakeups.GENERATE, tasks.generate),
+    (wakeups.DELIVER, tasks.deliver),
+    ("reap", tasks.reap),
+):
+    app.task(task, name=name, Strategy="workers.strategy:at_once")
 app.conf.update(
-    # Runs wait for models: a thread each, and one event loop for all (workers/runtime.py). Processes
-    # would cost 27 MB and a pool of connections each. Threads know neither time limits nor revoking by
-    # force; deadlines and cancellation belong to the engine.
-    worker_pool="threads",
-    worker_concurrency=settings.worker_concurrency,
+    # Runs wait for models, in one event loop (workers/runtime.py). Processes would cost 27 MB and a pool of
+    # connections each. Deadlines and cancellation belong to the engine.
+    worker_pool="solo",
     worker_consumer="workers.consumer:Consumer",
     # One queue, ours, declared as the API declares it.
     task_queues=[wakeups.queue(broker_url)],
@@ -44,19 +46,17 @@ app.conf.update(
     task_create_missing_queues=False,
     # The row is the result.
     task_ignore_result=True,
-    # No bell waits behind a busy process while another is idle: acknowledged at the end of the run, and
-    # no more of them taken than there are threads.
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
+    # One bell at a time, acknowledged once it has been answered.
     worker_prefetch_multiplier=1,
-    # A lost connection says nothing about the runs: their leases are in Postgres.
-    worker_cancel_long_running_tasks_on_connection_loss=False,
     # Nothing but data is ever decoded.
     task_serializer="json",
     accept_content=["json"],
     # Workers start in any order with the broker, and outlive it.
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    # RabbitMQ closes a channel whose bell is not acknowledged for half an hour, as by a worker that is full
+    # for so long. That is no reason to end: the runs go on, and the bell is delivered again.
+    broker_channel_error_retry=True,
     broker_transport_options=wakeups.consuming_options(broker_url),
     # `celery inspect ping` asks a worker over the broker how it is; other Celery apps there are not asked.
     control_exchange=wakeups.QUEUE_NAME,
@@ -79,9 +79,9 @@ def _open(**_: object) -> None:
 
 
 def _ready(**_: object) -> None:
-    # Celery would kill its tasks, which threads do not know.
+    # Celery would leave without closing.
     signal.signal(signal.SIGQUIT, _quit)
-    # On every loss of the broker it warns of a setting that is chosen above.
+    # On every loss of the broker it warns of a setting that means nothing here.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     log.info("worker.ready", concurrency=settings.worker_concurrency)
 

@@ -1,15 +1,16 @@
-"""What the task threads of a worker process share: one event loop in a thread of its own, and its handles.
+"""What a worker process works with: one event loop in a thread of its own, and its handles.
 
-Tasks hand it coroutines and wait. Hundreds of runs so cost one loop, one pool of connections to
-Postgres and one of connections to each upstream, as in an API process.
+Bells are answered in it. Hundreds of runs so cost one loop, one pool of connections to Postgres and one of
+connections to each upstream, as in an API process.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
+from math import ceil
 from threading import Thread
 
 import structlog
@@ -18,10 +19,15 @@ import uvloop
 from app.errors import Unavailable
 from app.generation import recover
 from app.generation.background import Background
-from app.resources import Resources, open_worker
+from app.resources import Resources, open_worker, send_deliveries
 from app.settings import Settings
+from app.store.fairness import CLAIMED_AT_ONCE
+from app.webhooks.delivering import Deliveries
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+Done = Callable[[], object]
+"""Called once a bell has been answered, in any thread."""
 
 
 class Runtime:
@@ -29,6 +35,7 @@ class Runtime:
 
     _resources: Resources
     _background: Background
+    _deliveries: Deliveries
     _life: Future[None]
 
     def __init__(self) -> None:
@@ -36,7 +43,7 @@ class Runtime:
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="runtime", daemon=True)
         self._closing = asyncio.Event()
-        self._is_draining = False
+        self._drains = list[Future[None]]()
         self._has_rung = False
         self.has_failed = False
         """Whether it ends because nothing could be generated here any more."""
@@ -54,53 +61,67 @@ class Runtime:
         if not opened.done():
             self._life.result()
 
-    def run(self, coroutine: Coroutine[object, object, None]) -> None:
-        """Run in the loop; called by a task, whose thread waits for it."""
-        self._submit(coroutine).result()
+    def generate(self, done: Done) -> None:
+        """Begin what is queued, as far as there is room; it runs on when that is done."""
+        self._answer(self._background.answer(), done)
+
+    def deliver(self, done: Done) -> None:
+        """Have the webhooks sent that are due."""
+        self._answer(send_deliveries(self._deliveries, self._resources), done)
+
+    def reap(self, done: Done) -> None:
+        """Return or end what was lost, and ring for what has waited too long."""
+        self._answer(self._reap(), done)
 
     def begin_drain(self, after_seconds: float | None = None) -> None:
-        """Claim nothing more, and after this time hand back or end what runs. Returns at once.
+        """Claim nothing more, and after this time hand back or end what runs. Returns at once; `close` waits.
 
-        Once all runs have ended so have the tasks, and Celery goes on with its own shutdown. Repeating it
-        with less time cuts the first short.
+        Repeating it with less time cuts the first short.
 
         Args:
             after_seconds: By default `shutdown_grace_seconds`.
         """
-        self._is_draining = True
         grace_seconds = self._resources.settings.shutdown_grace_seconds
-        self._submit(self._background.drain(grace_seconds if after_seconds is None else after_seconds))
+        after_seconds = grace_seconds if after_seconds is None else after_seconds
+        self._drains.append(self._submit(self._drain(after_seconds)))
+        self._submit(self._deliveries.drain(after_seconds))
+
+    async def _drain(self, after_seconds: float) -> None:
+        await self._background.drain(after_seconds)
+        # Something may have been handed back. A bell too many only finds nothing.
+        await self._resources.ring("")
 
     def close(self) -> None:
-        """Hand back what still runs, and close everything. Called once no task is left."""
+        """Wait for what was drained, and close everything. Called once no bell is heard any more."""
+        wait(self._drains)
         self._loop.call_soon_threadsafe(self._closing.set)
         self._life.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    async def generate(self) -> None:
-        """Generate whichever response is first in its turn, if there is one."""
-        try:
-            await self._background.generate_all()
-        except Unavailable:
-            # Nothing was claimed, and the reaper rings once Postgres is back.
-            log.warning("store.unavailable")
-        if self._is_draining:
-            # It may have been handed back, or not even begun. A bell too many only finds nothing.
-            await self._resources.ring("")
+    async def _reap(self) -> None:
+        await self._safely(self._reap_responses())
+        await self._safely(self._reap_deliveries())
 
-    async def reap(self) -> None:
-        """Return or end what was lost, and ring for what has waited too long."""
+    async def _safely(self, work: Coroutine[object, object, None]) -> None:
         try:
-            count = await self._round()
+            await work
         except Unavailable:
             log.warning("store.unavailable")
         except Exception:
-            # A bug in a round must not end the rounds, nor the process with all that runs in it.
-            log.exception("reaper.crashed")
-        else:
-            if self._resources.bell:
-                await self._resources.bell.ring_many(count)
+            # A bug must not end the rounds of the reaper, nor the process with all that runs in it.
+            log.exception("worker.crashed")
+
+    async def _reap_responses(self) -> None:
+        count = await self._round()
+        if self._resources.bell:
+            # Each is answered by so many; where there are more, whoever hears it rings again.
+            await self._resources.bell.ring_many(ceil(count / CLAIMED_AT_ONCE))
+
+    async def _reap_deliveries(self) -> None:
+        await self._deliveries.reap()
+        # Not by a bell: that would wait where there is no room for responses.
+        self._deliveries.wake()
 
     async def _round(self) -> int:
         """Do the reaper's round; how many bells are to be rung after it."""
@@ -118,13 +139,18 @@ class Runtime:
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def _live(self, settings: Settings, opened: Future[None]) -> None:
-        async with open_worker(settings) as (self._resources, self._background):
+        async with open_worker(settings) as worker:
+            self._resources, self._background = worker.resources, worker.background
+            self._deliveries = worker.deliveries
             self._background.on_give_up = self._end
             opened.set_result(None)
             while not self._closing.is_set():
-                await self.reap()
+                await self._reap()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), settings.reap_interval_seconds)
+
+    def _answer(self, work: Coroutine[object, object, None], done: Done) -> None:
+        self._submit(self._safely(work)).add_done_callback(lambda _: done())
 
     def _submit(self, coroutine: Coroutine[object, object, None]) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)

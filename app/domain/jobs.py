@@ -7,7 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from app.domain.response import Status
-from app.domain.turn import Place
+from app.domain.turn import Place, Turn
 
 
 class Mode(IntFlag):
@@ -81,6 +81,30 @@ class Expired:
     event_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a claimed response ends, and its attempt with it."""
+
+    claim: Claim
+    turn: Turn
+    event_count: int
+    shape: bytes | None
+    """In which steps its stream said the output, if it had one."""
+    ttl_seconds: float
+    """How long the result of what was not to be stored is kept."""
+    upstream_id: str | None = None
+    usage: bytes | None = None
+    """What the attempt used, JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """That a response was ended by this run."""
+
+    deliveries: int
+    """How many webhooks are to be told of it."""
+
+
 def decide(found: Expired, *, max_attempts: int, rerun: Rerun) -> Verdict:
     """Return work to the queue, or end it (design, decision 4).
 
@@ -94,3 +118,21 @@ def decide(found: Expired, *, max_attempts: int, rerun: Rerun) -> Verdict:
     if rerun == "if_no_output" and found.event_count > SHOWN_BEFORE_OUTPUT:
         return Verdict.FAIL
     return Verdict.REQUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A queued response as it is stored."""
+
+    turn: Turn
+    mode: Mode
+    priority: int
+    event_count: int
+    request: bytes
+    """The create parameters, without secrets."""
+    secrets: bytes | None = None
+    """Those, sealed."""
+    key_id: UUID | None = None
+    """Whose doing it is, where that is not the transaction's."""
+    frames: bytes = b""
+    """What its stream says first, if it has one."""

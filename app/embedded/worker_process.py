@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from app.embedded.guarded import Guarded
 
-CLOSING_SECONDS = 15
+CLOSING_SECONDS = 30
 """Beyond the grace that runs get: handing back what is left, and the last commits."""
 
 # Workers need not know of each other: rows say who runs what. Gossip, mingling and heartbeats would be

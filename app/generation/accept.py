@@ -8,10 +8,12 @@ from uuid import UUID
 import orjson
 
 from app import ids
-from app.domain import calls, interruptions, tokens
+from app.domain import calls, compaction, interruptions, prompts, tokens
+from app.domain.compaction import TRIGGER
 from app.domain.conversation import Lock
 from app.domain.idempotency import KeyClaim
-from app.domain.items import aliases, prepend, references, resolve
+from app.domain.items import aliases, join, prepend, references, resolve, split
+from app.domain.remembered import Remembered
 from app.domain.response import Draft
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry, Continuation, Place
@@ -35,6 +37,10 @@ class Accepted:
     """The right to append to a conversation; whoever accepts this has to give it back."""
     claim: KeyClaim | None = None
     """The right to be what an `Idempotency-Key` stands for; it ends where the response is stored."""
+    remembered: Remembered | None = None
+    """The previous response where it is in no store: the draft, if it will be stored, has its items."""
+    uncut: Ancestry | None = None
+    """The ancestry as it was read, for who remembers this response: another model may have more room."""
 
     @property
     def parent(self) -> UUID | None:
@@ -53,6 +59,8 @@ class Accepted:
 
     @property
     def has_history(self) -> bool:
+        if self.remembered:
+            return True
         return self.ancestry is not None and any(blob for blob, _ in self.ancestry.turns)
 
     @property
@@ -72,14 +80,49 @@ class Accepted:
             return ()
         return aliases(self.draft.input.items, self.draft.id, is_listed=self.conversation is not None)
 
+    @property
+    def open_calls(self) -> Mapping[str, str]:
+        """Tool calls that wait for an output although the new input is complete: it only compacts them."""
+        if not compaction.is_triggered(self.draft.input.items):
+            return {}
+        return calls.pair(*_standing(self.draft, self.ancestry))[0]
+
     def items(self, upstream: str) -> tuple[bytes, ...]:
-        """The history and the new input, under the ids that this upstream gave to its own items."""
-        known, found = dict[str, str](), list[bytes]()
-        for blob, continuation in self.ancestry.turns if self.ancestry else ():
+        """What a prompt says, the history and the new input; an upstream's own items have its own ids.
+
+        What a compaction stands for is not among them, but for the turn that the newest one is in; nor are
+        orders to compact that were carried out before: to most upstreams they are nothing.
+        """
+        known, begin = dict[str, str](), self._begin
+        found = [join(said)] if (said := prompts.said(self.draft.params)) else []
+        for place, (blob, continuation) in enumerate(self.ancestry.turns if self.ancestry else ()):
             theirs = continuation.upstream_ids if continuation and continuation.upstream == upstream else {}
-            found.append(_approving(_as_upstream(blob, theirs), known))
+            if place >= begin:
+                given = _without_orders(blob, continuation)
+                found.append(_approving(_as_upstream(given, theirs), known))
             known.update(theirs)
-        return (*found, _approving(self.draft.input.blob, known))
+        carried = self.carried_ids(upstream)
+        known.update(carried)
+        return (*found, _approving(_as_upstream(self.draft.input.blob, carried), known))
+
+    def carried_ids(self, upstream: str) -> Mapping[str, str]:
+        """Of items that came into the new input because no store has them: our ids to the upstream's."""
+        if self.remembered is None or not self.draft.is_stored:
+            return {}
+        return self.remembered.upstream_ids(upstream)
+
+    @property
+    def _begin(self) -> int:
+        """The turn from which on the model is given the history: that of the newest compaction item."""
+        turns = self.ancestry.turns if self.ancestry else ()
+        if compaction.newest(self.draft.input.items) is not None:
+            return len(turns)
+        for place in range(len(turns) - 1, -1, -1):
+            blob, left = turns[place]
+            # What a conversation's client has taken out since is not there any more.
+            if left is not None and left.is_compacted and compaction.newest(split(blob)) is not None:
+                return place
+        return 0
 
 
 async def accept(db: Database, caller: Caller, draft: Draft, terms: Terms = DEFAULT_TERMS) -> Accepted:
@@ -95,22 +138,39 @@ async def accept(db: Database, caller: Caller, draft: Draft, terms: Terms = DEFA
     """
     found = await history.read(db, caller, draft, terms)
     try:
-        draft = await _resolved(db, caller, draft)
-        ancestry, draft = await _checked(db, caller, draft, found.ancestry, terms)
+        draft = await _resolved(db, caller, draft, terms)
+        before, draft = _carried(found, draft, terms)
+        ancestry, draft = await _checked(db, caller, draft, before, terms)
     except BaseException:
         if found.lock:
             await history.release(db, found.lock)
         raise
-    return Accepted(draft, ancestry, found.lock)
+    return Accepted(draft, ancestry, found.lock, remembered=found.remembered, uncut=found.ancestry)
 
 
-async def _resolved(db: Database, caller: Caller, draft: Draft) -> Draft:
-    """The draft with stored items in the place of references to them."""
+def _carried(found: history.History, draft: Draft, terms: Terms) -> tuple[Ancestry | None, Draft]:
+    """The history and the draft, where a part of the history is in no store.
+
+    A response that will be stored takes it in as input of its own: else who continues it, in another
+    connection, would miss it.
+    """
+    if found.remembered is None:
+        return found.ancestry, draft
+    if not draft.is_stored:
+        return found.remembered.ancestry(), draft
+    carried = [item for item in found.remembered.items if item["type"] != TRIGGER]
+    draft = replace(draft, input=prepend(carried, draft.input, draft.id))
+    return found.ancestry, terms.opened(draft)
+
+
+async def _resolved(db: Database, caller: Caller, draft: Draft, terms: Terms) -> Draft:
+    """The draft with stored items in the place of references to them, compaction items too."""
     wanted = references(draft.input.items)
     if not wanted:
         return draft
     async with db.read(caller) as tx:
-        return replace(draft, input=resolve(draft.input, await stored_items.find(tx, wanted)))
+        found = await stored_items.find(tx, wanted)
+    return terms.opened(replace(draft, input=resolve(draft.input, found)))
 
 
 async def _checked(
@@ -118,15 +178,25 @@ async def _checked(
 ) -> tuple[Ancestry | None, Draft]:
     left = ancestry.continuation if ancestry else Continuation()
     calls.refuse_unknown(left.orphans)
-    if terms.on_open_tool_calls == "interrupt":
+    leaves_open = compaction.is_triggered(draft.input.items)
+    if terms.on_open_tool_calls == "interrupt" and draft.memory is None and not leaves_open:
         draft = _interrupted(draft, left.open_calls)
-    unexplained = calls.check(left.open_calls, draft.input.items)
-    if unexplained:
+    standing = _standing(draft, ancestry)
+    unexplained = calls.pair(*standing)[1] if leaves_open else calls.check(*standing)
+    if unexplained and not (draft.memory and draft.memory.is_opaque):
         # Rare: an output for a call that was answered before. Only now is the history decoded.
-        calls.check_known(unexplained, _history_items(ancestry))
+        calls.check_known(unexplained, draft.memory.items if draft.memory else _history_items(ancestry))
     if brought := client_ids(draft.input.items, draft.id):
         refuse_duplicates(brought, await _known(db, caller, draft, ancestry, brought))
     return history.fit(ancestry, draft, terms.context_window_tokens), draft
+
+
+def _standing(draft: Draft, ancestry: Ancestry | None) -> tuple[Mapping[str, str], Sequence[dict[str, Any]]]:
+    """The tool calls that wait for an output, and the new input: both as from its compaction item on."""
+    if draft.memory is None:
+        return ancestry.continuation.open_calls if ancestry else {}, draft.input.items
+    at = compaction.newest(draft.input.items)
+    return draft.memory.open_calls, draft.input.items[0 if at is None else at + 1 :]
 
 
 def _interrupted(draft: Draft, open_before: Mapping[str, str]) -> Draft:
@@ -175,6 +245,13 @@ def refuse_duplicates(brought: Sequence[str], known: Collection[str]) -> None:
 def _history_items(ancestry: Ancestry | None) -> list[Mapping[str, Any]]:
     blobs = [blob for blob, _ in ancestry.turns if blob] if ancestry else []
     return orjson.loads(b"[" + b",".join(blobs) + b"]")
+
+
+def _without_orders(blob: bytes, left: Continuation | None) -> bytes:
+    """A turn without orders to compact, whether or not what they came to is still there."""
+    if left is None or not left.is_compacted:
+        return blob
+    return join([item for item in split(blob) if item["type"] != TRIGGER])
 
 
 # Neither of these can stand inside a JSON string unescaped.

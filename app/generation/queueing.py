@@ -10,7 +10,7 @@ from app.domain.echo import echo
 from app.domain.events import Event
 from app.domain.gates import Gated, gated_fields
 from app.domain.items import InputItems, split
-from app.domain.jobs import PRIORITIES, SHOWN_BY_QUEUEING, Mode
+from app.domain.jobs import PRIORITIES, Mode, NewJob
 from app.domain.response import Draft, Status, snapshot
 from app.domain.seals import NO_SEALS, Seals
 from app.domain.tenancy import Caller
@@ -19,8 +19,9 @@ from app.errors import RateLimited
 from app.generation import history, sealing
 from app.generation.accept import Accepted
 from app.generation.idempotency import taken_over
-from app.store import conversation_locks, events, idempotency, lifecycle
+from app.store import conversation_locks, idempotency
 from app.store.db import Database
+from app.store.entries import Entries, put_in_queue
 
 RETRY_AFTER_SECONDS = 5.0
 """What a client of a full queue is told to wait: a guess, as nobody knows how long models take."""
@@ -35,43 +36,58 @@ class Queued:
 
 
 async def enqueue(
-    db: Database, caller: Caller, accepted: Accepted, *, max_queued: int, seals: Seals = NO_SEALS
+    db: Database, entries: Entries, caller: Caller, accepted: Accepted, *, seals: Seals = NO_SEALS
 ) -> Queued:
     """Store a response as queued, the secrets of its tools sealed. Ring the bell after it.
 
     Raises:
         Conflict: the conversation's lock was lost before.
         ServiceError: so was the claim of the `Idempotency-Key`.
-        RateLimited: the tenant has `max_queued` responses waiting; nothing is stored.
+        RateLimited: the tenant has as many responses waiting as it may; nothing is stored.
     """
-    draft = accepted.draft
-    queued, mode = _queued(draft), _mode(draft)
-    turn = _turn(accepted, queued, mode)
-    request, secrets = sealing.put_away(draft, caller, seals)
+    queued = _queued(accepted.draft)
+    job = _job(accepted, queued, caller, seals)
+    if accepted.claim or accepted.lock:
+        await _enqueue_alone(db, entries, caller, accepted, job)
+    elif not await entries.enqueue(caller, job):
+        raise _full(entries.max_queued)
+    return queued
+
+
+async def _enqueue_alone(
+    db: Database, entries: Entries, caller: Caller, accepted: Accepted, job: NewJob
+) -> None:
+    """Queue what has to keep a promise of its own in the same transaction; nothing of it without room."""
     async with db.begin(caller) as tx:
         if accepted.claim and not await idempotency.end(tx, accepted.claim):
             raise taken_over()
         if accepted.lock and not await conversation_locks.promise(
-            tx, accepted.lock.conversation_id, draft.id
+            tx, accepted.lock.conversation_id, job.turn.id
         ):
             raise history.locked()
-        has_room = await lifecycle.enqueue(
-            tx,
-            turn,
-            mode=mode,
-            priority=PRIORITIES.get(draft.params.get("service_tier"), 0),
-            event_count=len(queued.events) if draft.is_streamed else 0,
-            request=request,
-            secrets=secrets,
-            max_queued=max_queued,
-        )
-        if not has_room:
-            message = f"Too many responses are queued: {max_queued} is the limit. Please retry later."
-            raise RateLimited(message, code="rate_limit_exceeded", retry_after_seconds=RETRY_AFTER_SECONDS)
-        if draft.is_streamed:
-            frames = b"".join(event.frame for event in queued.events)
-            await events.put(tx, draft.id, SHOWN_BY_QUEUEING - 1, frames)
-    return queued
+        if not await put_in_queue(tx, [job], max_queued=entries.max_queued):
+            raise _full(entries.max_queued)
+
+
+def _full(max_queued: int) -> RateLimited:
+    message = f"Too many responses are queued: {max_queued} is the limit. Please retry later."
+    return RateLimited(message, code="rate_limit_exceeded", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _job(accepted: Accepted, queued: Queued, caller: Caller, seals: Seals) -> NewJob:
+    draft = accepted.draft
+    mode = _mode(draft)
+    request, secrets = sealing.put_away(draft, caller, seals)
+    return NewJob(
+        turn=_turn(accepted, queued, mode),
+        mode=mode,
+        priority=PRIORITIES.get(draft.params.get("service_tier"), 0),
+        event_count=len(queued.events) if draft.is_streamed else 0,
+        request=request,
+        secrets=secrets,
+        key_id=caller.key_id,
+        frames=b"".join(event.frame for event in queued.events) if draft.is_streamed else b"",
+    )
 
 
 def _turn(accepted: Accepted, queued: Queued, mode: Mode) -> Turn:

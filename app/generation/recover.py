@@ -7,7 +7,7 @@ import orjson
 import structlog
 
 from app import ids
-from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Rerun, Verdict, decide
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Ending, Rerun, Verdict, decide
 from app.domain.response import Draft, Status
 from app.domain.turn import Place
 from app.errors import Unavailable
@@ -72,7 +72,7 @@ async def fail(tx: SystemTx, row: Row, message: str, *, ttl_seconds: float) -> N
         await _fail_midway(mine, claim, *told, error=error, ttl_seconds=ttl_seconds)
     else:
         await lifecycle.end(mine, row, Status.FAILED, event_count=shown, ttl_seconds=ttl_seconds, error=error)
-    await attempts.end(mine, claim, "failed")
+        await attempts.end(mine, claim, "failed")
 
 
 async def _salvaged(tx: Tx, row: Row, shown: int) -> tuple[Draft, Composer] | None:
@@ -102,14 +102,14 @@ async def _fail_midway(
     if closing := composer.close(Status.FAILED, error=error):
         frames = b"".join(event.frame for event in closing)
         await events.put(tx, draft.id, closing[-1].sequence_number, frames)
-    await lifecycle.finish(
-        tx,
+    ending = Ending(
         claim,
         turn_of(Accepted(draft, None), composer, "", Place(draft.id, 0)),
         event_count=composer.event_count,
         shape=orjson.dumps(composer.shape),
         ttl_seconds=ttl_seconds,
     )
+    await lifecycle.finish(tx, ending)
 
 
 async def _reap_batch(db: Database, max_attempts: int, rerun: Rerun, ttl_seconds: float) -> int:
