@@ -92,6 +92,12 @@ class Upstream(BaseModel):
         "four bytes a token, is refused or, with `truncation: auto`, cut. Default: no limit is checked.",
     )
 
+    compaction: Literal["server", "upstream"] = Field(
+        default="server",
+        description="Who compacts a long context: this server, the same for every protocol; or the upstream, "
+        "where it speaks `responses` and can: its compaction items are then readable by it alone.",
+    )
+
     prices: dict[str, ModelPrice] = Field(
         default_factory=dict[str, ModelPrice],
         description="Dollars for a million tokens: glob pattern of the models' names = { input, output, "
@@ -142,6 +148,8 @@ class Upstream(BaseModel):
     def _address(self) -> Self:
         if self.protocol == "offline" and (self.base_url or self.api_key):
             raise ValueError("the offline model takes no base_url and no key")
+        if self.compaction == "upstream" and self.protocol != "responses":
+            raise ValueError("compaction can be left to the upstream only with protocol 'responses'")
         if self.protocol != "offline" and not self.base_url:
             raise ValueError(f"base_url is required for protocol {self.protocol!r}")
         return self

@@ -1,27 +1,31 @@
-"""POST /v1/responses: from bytes to a run, and from the run to an answer. The hot path."""
+"""POST /v1/responses: from bytes to a run, and from the run to an answer. The hot path.
+
+A WebSocket shares `begin`, and answers by itself: `app.api.socket_turns`.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from starlette.types import Receive
 
 from app import ids
 from app.api import idempotency, sse
+from app.api.arrival import AnswerHeaders, Arrival
 from app.api.bodies import ClientGone, read_body
 from app.api.errors import of_failed_response
 from app.api.following import follow_stream
+from app.api.hang_ups import tell, when_gone
 from app.api.headers import conversation_wait_seconds, on_open_tool_calls
 from app.api.limits import admit
 from app.api.model_access import resolve
+from app.api.prompting import prompted
 from app.api.validation import check_not_empty, check_state, parse_create
 from app.domain.context import Context
 from app.domain.echo import echo
-from app.domain.events import Event
 from app.domain.idempotency import Kept
 from app.domain.items import normalise
 from app.domain.response import Draft, Status
@@ -38,42 +42,107 @@ from app.generation.keeping import NewRow
 from app.generation.locked_run import run_locked
 from app.generation.queueing import enqueue
 from app.providers.registry import Route
+from app.providers.silent import Silent
 from app.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A generation of the foreground. Its events are in the run's listener, if it is streamed."""
+
+    run: engine.Run
+    coroutine: Coroutine[Any, Any, Composer]
+    """Generates, once it is awaited or spawned: one of both at once, because it gives back what is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A generation of the background."""
+
+    draft: Draft
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A create that was answered before."""
+
+    draft: Draft
+    kept: Kept
+
+
+Begun = Running | Queued | Repeated
 
 
 async def create(request: Request, caller: Caller, it: Resources) -> Response:
     """Answer one create request, streamed or not; nothing is stored unless a generation began."""
     body = await read_body(request, it.settings)
     params = parse_create(body, default_model=it.settings.default_model, limits=it.settings)
+    match await begin(params, arrived(request, body), caller, it):
+        case Repeated(draft, kept):
+            return await idempotency.replay(kept, draft, caller, it)
+        case Queued(draft, content) if draft.is_streamed:
+            return follow_stream(draft.id, caller, it, after=-1, is_padded=True)
+        case Queued(_, content):
+            return Response(content, media_type="application/json")
+        case Running(run, coroutine):
+            if isinstance(run.listener, Feed):
+                return await _stream(request, run.listener, it.spawn(coroutine), it)
+            return await _json(request, coroutine, it)
+
+
+async def begin(
+    params: Mapping[str, Any], arrival: Arrival, caller: Caller, it: Resources, *, generates: bool = True
+) -> Begun:
+    """Begin what a checked body asks for, whatever brought it: everything between parsing and answering.
+
+    Args:
+        generates: False for a response that only holds its input, so that others can continue it.
+
+    Raises:
+        ServiceError: it is refused, and nothing is stored or locked.
+    """
+    params = await prompted(params, caller, it)
     draft, route = _draft(params, caller, it)
-    terms = _terms(request, route, it)
-    await admit(request, draft, caller, it)
-    async with idempotency.claimed(request, caller, draft, body, it) as claim:
+    if not generates:
+        route = replace(route, provider=Silent(route.provider))
+    terms = _terms(arrival, route, caller, it)
+    await admit(arrival, draft, caller, it)
+    async with idempotency.claimed(arrival, caller, draft, it) as claim:
         if isinstance(claim, Kept):
-            return await idempotency.replay(claim, draft, caller, it)
+            return Repeated(draft, claim)
         accepted = replace(await accept(it.db, caller, draft, terms), claim=claim)
         async with _given_back_on_error(accepted, it):
             await rate_limits.amend(it.db, caller, it.limits, draft, accepted.draft)
-            check_not_empty(params, has_history=accepted.has_history)
+            if generates:
+                check_not_empty(params, has_history=accepted.has_history)
             route.refuse(accepted.draft.params, accepted.draft.input.items)
             if accepted.draft.is_background:
-                return await _in_background(accepted, caller, it)
-    return await _in_foreground(request, accepted, route, caller, it)
+                return await _queue(accepted, caller, it)
+    return _start(accepted, route, arrival, caller, it)
 
 
-async def _in_foreground(
-    request: Request, accepted: Accepted, route: Route, caller: Caller, it: Resources
-) -> Response:
-    keeper = NewRow(it.db, caller, accepted, route.provider.name)
-    run = _run(accepted, route, keeper, it)
+def _start(accepted: Accepted, route: Route, arrival: Arrival, caller: Caller, it: Resources) -> Running:
+    keeper = NewRow(it.db, it.entries, caller, accepted, route.provider.name)
+    run = _run(accepted, route, keeper, arrival, it)
     running = run_locked(run, accepted.lock, keeper, it.locks, it.db) if accepted.lock else engine.run(run)
     if accepted.claim:
         running = run_claimed(running, accepted.claim, it.claims, it.db)
-    task = it.spawn(rate_limits.settled(running, it.db, caller, it.limits, accepted.draft))
-    if it.settings.foreground_on_disconnect == "cancel":
-        watcher = it.spawn(_cancel_on_hang_up(request.receive, task))
-        task.add_done_callback(lambda _: watcher.cancel())
-    return await (_stream(run.listener, task, it) if isinstance(run.listener, Feed) else _json(task))
+    return Running(run, rate_limits.settled(running, it.db, caller, it.limits, accepted.draft))
+
+
+def arrived(request: Request, body: bytes) -> Arrival:
+    """What a request says beside its parameters, and by the way of which it is told."""
+
+    def tell(headers: AnswerHeaders) -> None:
+        request.state.answer_headers = headers
+
+    return Arrival(
+        headers=request.headers,
+        idempotency_key=lambda: idempotency.key_of_body(request, body),
+        is_abandoned=request.is_disconnected,
+        tell=tell,
+    )
 
 
 def to_draft(params: Mapping[str, Any]) -> Draft:
@@ -93,18 +162,20 @@ def _draft(params: Mapping[str, Any], caller: Caller, it: Resources) -> tuple[Dr
     check_state(params)
     _refuse_unsupported(params, it)
     draft = to_draft(params)
-    return draft, resolve(it.registry, caller, draft.model)
+    return it.compaction.prepared(draft, resolve(it.registry, caller, draft.model), caller.tenant)
 
 
-def _terms(request: Request, route: Route, it: Resources) -> Terms:
+def _terms(arrival: Arrival, route: Route, caller: Caller, it: Resources) -> Terms:
     """How the history is treated: the operator's word, unless the request's headers say otherwise."""
-    headers = request.headers
+    headers = arrival.headers
     return Terms(
         context_window_tokens=route.context_window_tokens,
         on_open_tool_calls=on_open_tool_calls(headers, it.settings.on_open_tool_calls),
         wait_seconds=conversation_wait_seconds(headers, it.settings.conversation_wait_seconds),
         lease_seconds=it.settings.lease_seconds,
-        is_abandoned=request.is_disconnected,
+        is_abandoned=arrival.is_abandoned,
+        recall=arrival.recall,
+        opened=it.compaction.opener(caller.tenant, allows_theirs=route.compacts_itself),
     )
 
 
@@ -119,9 +190,9 @@ async def _given_back_on_error(accepted: Accepted, it: Resources) -> AsyncGenera
         raise
 
 
-def _run(accepted: Accepted, route: Route, keeper: NewRow, it: Resources) -> engine.Run:
+def _run(accepted: Accepted, route: Route, keeper: NewRow, arrival: Arrival, it: Resources) -> engine.Run:
     draft = accepted.draft
-    feed = Feed() if draft.is_streamed else None
+    feed = Feed(arrival.max_waiting_bytes) if draft.is_streamed else None
     return engine.Run(
         provider=route.provider,
         accepted=accepted,
@@ -138,14 +209,11 @@ def _run(accepted: Accepted, route: Route, keeper: NewRow, it: Resources) -> eng
     )
 
 
-async def _in_background(accepted: Accepted, caller: Caller, it: Resources) -> Response:
-    """Queue, commit, ring, answer. A broker that is down costs only time: the row is the queue."""
-    draft = accepted.draft
-    queued = await enqueue(it.db, caller, accepted, max_queued=it.settings.max_queued, seals=it.seals)
-    await it.ring(ids.response_id(draft.id))
-    if not draft.is_streamed:
-        return Response(queued.body, media_type="application/json")
-    return follow_stream(draft.id, caller, it, after=-1, is_padded=True)
+async def _queue(accepted: Accepted, caller: Caller, it: Resources) -> Queued:
+    """Queue, commit, ring. A broker that is down costs only time: the row is the queue."""
+    queued = await enqueue(it.db, it.entries, caller, accepted, seals=it.seals)
+    await it.ring(ids.response_id(accepted.draft.id))
+    return Queued(accepted.draft, queued.body)
 
 
 def _refuse_unsupported(params: Mapping[str, Any], it: Resources) -> None:
@@ -170,48 +238,83 @@ def _pads(draft: Draft, it: Resources) -> bool:
     return it.settings.stream_obfuscation if asked is None else asked
 
 
-async def _json(task: asyncio.Task[Composer]) -> Response:
-    """Wait for the end."""
-    composer = await _outcome(task)
-    if composer.status is Status.FAILED:
-        raise of_failed_response(orjson.loads(composer.body)["error"])
+async def _json(request: Request, running: Coroutine[Any, Any, Composer], it: Resources) -> Response:
+    composer = await awaited(request, running, it, ends_with_client=_ends_with_client(it))
     return Response(composer.json, media_type="application/json")
 
 
-async def _outcome(task: asyncio.Task[Composer]) -> Composer:
-    """What a run came to; the client that hung up meanwhile gets nothing, whatever we say."""
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if task.cancelled():
-            raise ClientGone from None
-        raise
+async def awaited(
+    request: Request, running: Coroutine[Any, Any, Composer], it: Resources, *, ends_with_client: bool
+) -> Composer:
+    """Wait for a run's end, in the request's own task.
+
+    Raises:
+        ServiceError: it failed, or was refused before it began.
+        ClientGone: the client hung up, and the run ended with it.
+    """
+    hang_up = _HangUp(asyncio.current_task())
+    with it.attended(), when_gone(request.scope, hang_up) if ends_with_client else nullcontext():
+        try:
+            composer = await running
+        except asyncio.CancelledError:
+            if hang_up.has_come:
+                raise ClientGone from None
+            raise
+    if composer.status is Status.FAILED:
+        raise of_failed_response(orjson.loads(composer.body)["error"])
+    return composer
 
 
-async def _stream(feed: Feed, task: asyncio.Task[Composer], it: Resources) -> Response:
+class _HangUp:
+    """Cancels a run whose client is gone: the upstream is closed at once (surface notes §8.7)."""
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+        self.has_come = False
+
+    def __call__(self) -> None:
+        self.has_come = True
+        if self._task:
+            self._task.cancel()
+
+
+def _ends_with_client(it: Resources) -> bool:
+    """Whether a hang-up ends the run; elsewhere runs are to be finished."""
+    return it.settings.foreground_on_disconnect == "cancel"
+
+
+async def _stream(request: Request, feed: Feed, task: asyncio.Task[Composer], it: Resources) -> Response:
     """Begin the stream with the first events, so that a refusal can still be a plain HTTP error.
 
     An upstream that says nothing for a whole keep-alive interval is waited for inside the stream.
     """
-    first: list[Event] = []
-    try:
-        async with asyncio.timeout(it.settings.keepalive_seconds):
-            first = await feed.take()
-    except TimeoutError:
+    if _ends_with_client(it):
+        take_back = tell(request.scope, task.cancel)
+        task.add_done_callback(lambda _: take_back())
+    first = await feed.take_within(it.settings.keepalive_seconds)
+    if first is None:
         feed.is_streaming = True
-    if not first and not feed.is_streaming:
-        await _outcome(task)
+    elif not first:
+        await outcome(task)
     body = sse.frames(
         feed,
-        first=first,
+        first=first or (),
         keepalive_seconds=it.settings.keepalive_seconds,
         sends_done=it.settings.send_done,
     )
     return sse.EventStream(body)
 
 
-async def _cancel_on_hang_up(receive: Receive, task: asyncio.Task[Composer]) -> None:
-    """Close the upstream as soon as the client is gone, streamed or not (surface notes §8.7)."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
+async def outcome(task: asyncio.Task[Composer]) -> Composer:
+    """What a run came to that was spawned; a client that hung up gets nothing, whatever we say.
+
+    Raises:
+        ServiceError: it was refused before it began, or what it made could not be stored.
+        ClientGone: it was cancelled.
+    """
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise ClientGone from None
+        raise

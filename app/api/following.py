@@ -23,4 +23,4 @@ def follow_stream(
         is_padded=is_padded,
         poll_seconds=min(it.settings.follow_poll_seconds, it.settings.keepalive_seconds),
     )
-    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), spawn=it.spawn)
+    return sse.EventStream(sse.replay(followed, sends_done=it.settings.send_done), attended=it.attended)

@@ -5,28 +5,28 @@ is written at once: on one core that is worth six times any encoder.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.hang_ups import when_gone
 from app.domain.events import Event
 from app.generation.feed import Feed
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-"""How a task is begun that the server keeps, and ends when it stops."""
+Attended = Callable[[], AbstractContextManager[None]]
+"""A block whose task the server ends when it stops."""
 
-HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "connection": "keep-alive",
-    "x-accel-buffering": "no",
-}
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"connection", b"keep-alive"),
+    (b"x-accel-buffering", b"no"),
+)
 
 
 def encode(events: Sequence[Event]) -> bytes:
@@ -39,41 +39,47 @@ class EventStream(Response):
     Starlette's own would listen for that too, and stop reading a feed that has to be read to its end.
     """
 
-    def __init__(self, body: AsyncGenerator[bytes], *, spawn: Spawn | None = None) -> None:
-        """`spawn` is for streams that nobody else stops.
+    def __init__(self, body: AsyncGenerator[bytes], *, attended: Attended | None = None) -> None:
+        """`attended` is for streams that nobody else stops.
 
         A follower reads only for its client, and only for as long as the server lets its tasks run.
         """
-        super().__init__(headers=HEADERS)
-        del self.headers["content-length"]
+        super().__init__()
         self._frames = body
-        self._spawn = spawn
+        self._attended = attended
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:  # noqa: ARG002 - Starlette's signature
+        """Always the same ones, and no `content-length`."""
+        self.raw_headers = list(HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        if self._spawn is None:
+        task = asyncio.current_task()
+        if self._attended is None or task is None:
             await self._send(send)
             return
-        sender = self._spawn(self._send(send))
-        try:
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(_cancel_when_gone(receive, sender))
-                sender.add_done_callback(lambda _: watcher.cancel())
-        finally:
-            sender.cancel()
-        await asyncio.wait([sender])
+        with self._attended(), when_gone(scope, task.cancel), suppress(asyncio.CancelledError):
+            await self._send(send)
+
+    def rewrite(self, change: Callable[[bytes], bytes]) -> None:
+        """Let all that is sent be changed on its way. A piece that comes is one or more whole frames."""
+        self._frames = _rewritten(self._frames, change)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with aclosing(self._frames) as frames:
             async for frame in frames:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
+                del frame  # A silent stream keeps nothing of what it has sent.
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _cancel_when_gone(receive: Receive, task: asyncio.Task[None]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
+async def _rewritten(
+    frames: AsyncGenerator[bytes], change: Callable[[bytes], bytes]
+) -> AsyncGenerator[bytes]:
+    async with aclosing(frames) as pieces:
+        async for piece in pieces:
+            yield change(piece)
+            del piece  # As in `EventStream`.
 
 
 async def said(events: Sequence[Event], *, sends_done: bool) -> AsyncGenerator[bytes]:
@@ -102,16 +108,9 @@ async def frames(
     """
     if first:
         yield encode(first)
-    while (events := await _take(feed, keepalive_seconds)) != []:
+    del first
+    while (events := await feed.take_within(keepalive_seconds)) != []:
         yield encode(events) if events else KEEP_ALIVE
+        del events  # As in `EventStream`.
     if sends_done:
         yield DONE
-
-
-async def _take(feed: Feed, patience_seconds: float) -> list[Event] | None:
-    """What the feed has, or None if it had nothing for that long. Giving up loses no event."""
-    try:
-        async with asyncio.timeout(patience_seconds):
-            return await feed.take()
-    except TimeoutError:
-        return None

@@ -1,7 +1,7 @@
 """Check the bodies of requests and refuse them in OpenAI's words; what is accepted goes on as sent."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,10 @@ _INVALID_JSON = (
 )
 _TOO_DEEP = f"Invalid body: nesting too deep. Please send JSON of at most {MAX_DEPTH} levels."
 
+MOST_TOKENS = 2**31 - 1
+# What a gateway of looser bounds lets be any number from 0 on, and OpenAI's own bounds.
+_LOOSE = {"max_output_tokens": (16, MOST_TOKENS), "max_tool_calls": (1, MOST_TOKENS), "top_logprobs": (0, 20)}
+
 # Parameters of Chat Completions that have another name here.
 _MOVED = {
     "messages": "input",
@@ -32,22 +36,37 @@ _MOVED = {
 }
 
 
+class CreateLimits(ItemLimits, Protocol):
+    """What the settings say of a create's body."""
+
+    @property
+    def loose_bounds(self) -> bool: ...
+
+
 def parse_create(
-    body: bytes, *, default_model: str | None, limits: ItemLimits | None = None
+    body: bytes, *, default_model: str | None, limits: CreateLimits | None = None
 ) -> dict[str, Any]:
     """Read and check a create's body.
 
-    Returns the parameters as they were sent, but for `model`, which `default_model` stands in for.
+    Returns the parameters as they were sent, but for `model`, which `default_model` stands in for. With a
+    `prompt` it may be missing: `app.api.prompting` sees to it.
     The conversation state and the emptiness of the input are checked later, as at OpenAI:
     `check_state` and `check_not_empty`.
     """
-    params = parse_object(body)
-    if default_model and params.get("model") is None:
-        params["model"] = default_model
+    return check_create(parse_object(body), body, default_model=default_model, limits=limits)
+
+
+def check_create(
+    params: dict[str, Any], body: bytes, *, default_model: str | None, limits: CreateLimits | None = None
+) -> dict[str, Any]:
+    """As `parse_create`, where the body has been parsed already."""
+    _stand_in_for_model(params, default_model)
     _check_parameters(params)
     if limits:
         check_items("input", params["input"], body, limits)
-    check_shape(CREATE, params)
+    # A prompt may name the model: that is looked at when it has been found.
+    checked = params if "model" in params else {**params, "model": ""}
+    check_shape(CREATE, _tightened(checked) if limits and limits.loose_bounds else checked)
     return params
 
 
@@ -114,11 +133,37 @@ def check_shape(adapter: TypeAdapter[Any], params: Mapping[str, Any]) -> None:
         raise first_refusal(error) from None
 
 
+def _stand_in_for_model(params: dict[str, Any], default_model: str | None) -> None:
+    """Put the default where a request names no model, but leave the word to its prompt if it has one."""
+    if params.get("model") is not None:
+        return
+    if params.get("prompt") is not None:
+        params.pop("model", None)
+    elif default_model:
+        params["model"] = default_model
+
+
+def _tightened(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters as if what looser bounds allow were the nearest that OpenAI's do.
+
+    Raises:
+        InvalidRequest: a number is below every bound.
+    """
+    given = {name: params[name] for name in _LOOSE if type(params.get(name)) is int}
+    for name, value in given.items():
+        if value < 0:
+            raise refusals.out_of_range(name, value, 0, is_minimum=True)
+    return {
+        **params,
+        **{name: max(_LOOSE[name][0], min(value, _LOOSE[name][1])) for name, value in given.items()},
+    }
+
+
 def _check_parameters(params: Mapping[str, Any]) -> None:
     """Check what comes before any parameter's shape: which ones are there."""
-    if "model" not in params:
+    if "model" not in params and params.get("prompt") is None:
         raise refusals.missing("model")
-    if not isinstance(params["model"], str):
+    if not isinstance(params.get("model", ""), str):
         raise refusals.wrong_type("model", "a string", params["model"])
     # Before the input's presence, because a client that sends `messages` sends no `input`.
     for name in params:

@@ -14,12 +14,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
+from app.api.front import Front
+from app.embedded import socket_protocol
+from app.embedded.acceptor import Acceptor
 from app.embedded.errors import CannotStart
 from app.embedded.http_protocol import bounded
+from app.garbage import spare_the_collector
 from app.main import create_app
 from app.observability import configure_logging
 from app.settings import Settings
@@ -27,8 +31,10 @@ from app.settings import Settings
 BACKLOG = 2048
 
 
-CLOSING_SECONDS = 5
-"""What running requests may take beyond the grace, once their generations were told to end."""
+CLOSING_SECONDS = 15
+"""What running requests may take beyond the grace, once their generations were told to end: longer than to
+store those ends may take, and then to tell them.
+"""
 
 
 class _Server(uvicorn.Server):
@@ -40,8 +46,15 @@ class _Server(uvicorn.Server):
         self._grace_seconds = grace_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        for listener in sockets or ():
+            self.servers.append(cast("asyncio.Server", Acceptor(listener, self._connection)))
+        spare_the_collector()
         self._on_ready()
+
+    def _connection(self) -> asyncio.Protocol:
+        made = cast("Any", self.config.http_protocol_class)
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.loaded_app
@@ -87,10 +100,15 @@ def run(
     """
     configure_logging(settings.log_level)
     config = uvicorn.Config(
-        create_app(settings),
+        Front(create_app(settings)),
         loop="uvloop",
         http=bounded(max_header_bytes=settings.max_header_bytes, head_seconds=settings.body_timeout_seconds),
-        ws="none",
+        ws=socket_protocol.bounded(message_seconds=settings.body_timeout_seconds),
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=settings.websocket_ping_seconds,
+        ws_ping_timeout=settings.websocket_pong_seconds,
+        # Compressed, a small message could become any number of bytes before its size is known.
+        ws_per_message_deflate=False,
         backlog=BACKLOG,
         log_config=None,
         log_level=None,

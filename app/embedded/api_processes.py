@@ -14,7 +14,7 @@ from app.embedded import api_process
 from app.embedded.errors import CannotStart
 from app.embedded.guarded import Guarded, stop_all
 
-KILL_AFTER_SECONDS = 10
+KILL_AFTER_SECONDS = 20
 """Beyond the grace that running requests get: closing pools and the last commits."""
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,10 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app import ids
+from app.api.hang_ups import WHEN_GONE, Callback
 from app.errors import InvalidRequest, RequestError
+
+SOCKET_PATH = b"/v1/responses"
 
 
 class HeadTooLarge(RequestError):
@@ -29,6 +32,10 @@ class HeadTooSlow(RequestError):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. Subclasses made by `bounded` say how large and how slow a head may be."""
 
+    # Outside of the instance's dictionary, which uvicorn's own attributes nearly fill: with one too many it
+    # shares its keys with no other connection's any more, and takes 1.2 KB more.
+    __slots__ = ("_head_bytes", "_is_in_head", "_patience", "_refusal", "_when_gone")
+
     max_header_bytes: int
     head_seconds: float
 
@@ -39,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_in_head = False
         self._refusal: RequestError | None = None
+        self._when_gone: dict[object, Callback] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -47,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+        for callback in list(self._when_gone.values()):
+            callback()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -63,6 +73,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._is_in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        scope = cast("dict[str, Any]", self.scope)
+        scope["extensions"] = {WHEN_GONE: self._call_when_gone}
 
     def on_headers_complete(self) -> None:
         # A head that came in one piece with its end has not been counted yet.
@@ -75,6 +87,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+
+    def _call_when_gone(self, callback: Callback) -> Callback:
+        """Remember whom to tell that the connection is lost; gives back how to forget it again."""
+        token = object()
+        self._when_gone[token] = callback
+        if self.transport.is_closing():
+            # Those who are told already are gone from the list, or were taken back meanwhile.
+            self.loop.call_soon(lambda: token in self._when_gone and callback())
+        return lambda: self._when_gone.pop(token, None)
+
+    def _should_upgrade(self) -> bool:
+        """Only where there is a WebSocket: everywhere else the header asks for nothing, as HTTP allows."""
+        is_there = self.url.partition(b"?")[0] == SOCKET_PATH and self.scope["method"] == "GET"
+        return is_there and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, unless an answer is still being written to it."""
+        if self._is_answering:
+            self._refuse(InvalidRequest("An upgrade cannot be pipelined.", code="invalid_http"))
+            return
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused: it is no HTTP, or `on_headers_complete` said no."""

@@ -1,14 +1,15 @@
 """What a next turn would be given, and how much that is, without making one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from app import ids
-from app.domain import tokens
+from app.domain import compaction, tokens
 from app.domain.calls import CALLS
+from app.domain.compaction import MARK, Unfolded
 from app.domain.gates import Gated
-from app.domain.items import InputItems, join, split
+from app.domain.items import NO_ITEMS, InputItems, join, split
 from app.domain.response import Draft
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry, Continuation
@@ -32,12 +33,19 @@ class Preview:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """Oldest first, with all that is gated: the model is given it too."""
-        return [item for blob in _blobs(self.history) for item in split(blob)]
+        """Oldest first, with all that is gated: the model is given it too. Where the history was compacted,
+        the newest compaction item comes first: it stands for what was before it. Orders to compact that were
+        carried out are not given to any.
+        """
+        found = (item for blob in _blobs(self.history) for item in split(blob))
+        items = [item for item in found if item["type"] != compaction.TRIGGER]
+        return items[compaction.newest(items) or 0 :]
 
     @property
     def tokens(self) -> int:
-        """The estimate that is compared with the model's window."""
+        """The estimate that is compared with the model's window; a compaction item counts as it is kept."""
+        if any(MARK in blob for blob in _blobs(self.history)):
+            return compaction.estimate(self.items)
         return _estimate(self.history)
 
     @property
@@ -73,19 +81,27 @@ async def preview(
     return Preview(fitting, is_truncated=is_cut or _blobs(fitting) != _blobs(before))
 
 
-def input_tokens(accepted: Accepted) -> int:
+def input_tokens(accepted: Accepted, unfold: Callable[[Sequence[bytes]], Unfolded]) -> int:
     """The estimate of all that the model would read: the history as it would be sent, the new input, the
     instructions, the tools, and the schema of the text.
+
+    Args:
+        unfold: reads a context that was compacted.
+
+    Raises:
+        InvalidRequest: it was, and cannot be read.
     """
-    draft = accepted.draft
-    items = _estimate(accepted.ancestry) + tokens.estimate(draft.input.blob)
-    return items + tokens.estimate_request(draft.params)
+    blobs = accepted.items("")
+    if any(MARK in blob for blob in blobs):
+        items = compaction.estimate(unfold(blobs).items)
+    else:
+        items = sum(map(tokens.estimate, blobs))
+    return items + tokens.estimate_request(accepted.draft.params)
 
 
 def _next_turn(params: Mapping[str, Any]) -> Draft:
     """A request that is never made. What is not stored takes no lock."""
-    nothing = InputItems([], b"", Gated.NONE)
-    return Draft(id=ids.new_uuid(), model="", params={**params, "store": False}, input=nothing, echo={})
+    return Draft(id=ids.new_uuid(), model="", params={**params, "store": False}, input=NO_ITEMS, echo={})
 
 
 async def _read(db: Database, caller: Caller, draft: Draft, window_tokens: int | None) -> Ancestry | None:

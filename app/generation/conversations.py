@@ -11,11 +11,11 @@ from itertools import chain
 from uuid import UUID
 
 from app import ids
-from app.domain import calls, tokens
+from app.domain import calls, compaction, tokens
 from app.domain.audit import Action, content_digest
 from app.domain.conversation import Conversation
 from app.domain.gates import Gated
-from app.domain.items import InputItems, aliases, split
+from app.domain.items import NO_ITEMS, InputItems, aliases, split
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Continuation, Place, Turn
@@ -27,7 +27,6 @@ from app.store.conversation_items import Last, StoredItem
 from app.store.conversations import Line
 from app.store.db import Database, ReadTx, Tx
 
-_NO_ITEMS = InputItems([], b"", Gated.NONE)
 _BODY = b"{}"
 """Of a turn that is no response."""
 
@@ -64,7 +63,8 @@ async def add_items(tx: Tx, conversation_id: UUID, turn_id: UUID, items: InputIt
     turn = _turn(turn_id, here.next(), items, before)
     if turn.continuation and turn.continuation.orphans:
         # Rare: outputs whose calls are not the last turn's. Only now is the history decoded.
-        turn = replace(turn, continuation=_paired([*await _history(tx, here), items.blob]))
+        left = _paired([*await _history(tx, here), items.blob])
+        turn = replace(turn, continuation=replace(left, is_compacted=turn.continuation.is_compacted))
     await lifecycle.append_items(tx, turn)
     await conversations.advance(tx, conversation_id)
     await _note_items(tx, Action.CONVERSATION_EXTENDED, conversation_id, turn_id, items)
@@ -183,13 +183,15 @@ def _paired(blobs: Sequence[bytes]) -> Continuation:
 
 def _note(place: Place, left: Last) -> Turn:
     """A turn without items, so that nothing is decided by time: it says what the turns after it find."""
-    turn = _turn(ids.new_uuid(), place, _NO_ITEMS, left)
+    turn = _turn(ids.new_uuid(), place, NO_ITEMS, left)
     return replace(turn, continuation=left.continuation)
 
 
 def _turn(turn_id: UUID, place: Place, items: InputItems, before: Last) -> Turn:
     waiting, unexplained = calls.pair(before.continuation.open_calls, items.items)
     orphans = {**before.continuation.orphans, **unexplained}
+    is_compacted = compaction.is_in(items.items)
+    left = Continuation(waiting, orphans=orphans, is_compacted=is_compacted)
     return Turn(
         id=turn_id,
         parent=None,
@@ -203,7 +205,7 @@ def _turn(turn_id: UUID, place: Place, items: InputItems, before: Last) -> Turn:
         output_count=0,
         output_gated=Gated.NONE,
         body=_BODY,
-        continuation=Continuation(waiting, orphans=orphans) if waiting or orphans else None,
+        continuation=left if waiting or orphans or is_compacted else None,
         context_tokens=before.tokens + tokens.estimate(items.blob),
         conversation=place.chain_id,
         aliases=aliases(items.items, turn_id, is_listed=True),

@@ -84,8 +84,7 @@ async def run(it: Run) -> Composer:
         # Nothing is stored, so no outcome may be told: only that the stream breaks off here (law L8).
         # Who follows a background response is told when it is decided.
         if not it.keeper.is_promised and _has_begun(it):
-            broken = error if isinstance(error, ServiceError) else ServiceError()
-            _tell(it, [it.composer.broken(broken)])
+            _tell(it, [it.composer.broken(error if isinstance(error, ServiceError) else ServiceError())])
         raise
     finally:
         if it.listener:
@@ -110,11 +109,16 @@ async def _generate(it: Run) -> Outcome:
         error = ServiceError()
     else:
         error = UpstreamError("The model provider ended without an answer.")
-    if it.composer.is_ended:
-        return None, None
-    if not it.composer.is_started and not it.keeper.is_promised:
-        raise error
-    return _failed(error)
+    try:
+        if it.composer.is_ended:
+            return None, None
+        if not it.composer.is_started and not it.keeper.is_promised:
+            raise error
+        return _failed(error)
+    finally:
+        # An error and the frame that names it would hold each other, and with them the whole context, until
+        # the collector comes: gigabytes, while an upstream fails.
+        del error
 
 
 async def _stopped(it: Run, order: asyncio.CancelledError) -> ServiceError:
@@ -126,9 +130,12 @@ async def _stopped(it: Run, order: asyncio.CancelledError) -> ServiceError:
         return Unavailable("The server is shutting down.")
     if LEASE_LOST in order.args and not it.keeper.is_promised:
         return lost() if it.accepted.lock else taken_over()
-    if not it.keeper.is_promised and it.composer.is_started:
-        await _finish(it, Status.CANCELLED, None)
-    raise order
+    try:
+        if not it.keeper.is_promised and it.composer.is_started:
+            await _finish(it, Status.CANCELLED, None)
+        raise order
+    finally:
+        del order  # As in `_generate`.
 
 
 def _has_begun(it: Run) -> bool:
@@ -139,8 +146,10 @@ def _has_begun(it: Run) -> bool:
 async def _listen(it: Run) -> None:
     async with aclosing(it.provider.stream(it.context)) as deltas:
         async for delta in deltas:
-            if (events := it.composer.feed(delta)) and it.listener:
+            events = it.composer.feed(delta)
+            if events and it.listener:
                 await it.listener.publish(events)
+            del delta, events  # Else they would be kept until the next delta comes.
 
 
 async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | None) -> None:
@@ -151,8 +160,11 @@ async def _finish(it: Run, status: Status | None, error: Mapping[str, str] | Non
     if not it.keeper.is_promised:
         _tell(it, [it.composer.terminal()])
     # Only a client who is gone wants no answer: what was kept is told, though its lock was lost since.
-    if order and not {SHUTDOWN, LEASE_LOST} & set(order.args) and not it.keeper.is_promised:
-        raise order
+    try:
+        if order and not {SHUTDOWN, LEASE_LOST} & set(order.args) and not it.keeper.is_promised:
+            raise order
+    finally:
+        del order
 
 
 async def uninterrupted(write: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
@@ -163,8 +175,11 @@ async def uninterrupted(write: Coroutine[Any, Any, None]) -> asyncio.CancelledEr
             await asyncio.wait({task})
         except asyncio.CancelledError as latest:
             order = latest
-    task.result()
-    return order
+    try:
+        task.result()
+        return order
+    finally:
+        del order  # As in `_generate`.
 
 
 async def _keep(it: Run) -> None:

@@ -9,8 +9,9 @@ from typing import Literal
 import structlog
 
 from app import ids
-from app.domain import tokens, truncation
+from app.domain import compaction, tokens, truncation
 from app.domain.conversation import Lock
+from app.domain.remembered import Remembered
 from app.domain.response import CHAINABLE, Draft
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry
@@ -26,8 +27,20 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
 """Between looks at a conversation that is busy: at once where turns are short, seldom where they are long."""
 
 
+Recall = Callable[[str], Remembered | None]
+"""Looks for a response outside the store, by the id that a request gives."""
+
+
 async def _never() -> bool:
     return False
+
+
+def nothing(_: str) -> None:
+    """Remember nothing: what is not in the store is not there."""
+
+
+def _as_it_is(draft: Draft) -> Draft:
+    return draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,11 @@ class Terms:
     """How long a conversation stays locked by a process that has vanished."""
     is_abandoned: Callable[[], Awaitable[bool]] = _never
     """Whether nobody waits for the answer any more: then nor is the conversation waited for."""
+    recall: Recall = nothing
+    """What the client's connection remembers beside the store."""
+    opened: Callable[[Draft], Draft] = _as_it_is
+    """Lets a draft know what the compaction items stand for that came into its input from there, or in the
+    place of a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +70,8 @@ class History:
 
     ancestry: Ancestry | None = None
     lock: Lock | None = None
+    remembered: Remembered | None = None
+    """The previous response where it is in no store; `ancestry` is what the store has before it."""
 
 
 async def read(db: Database, caller: Caller, draft: Draft, terms: Terms) -> History:
@@ -66,6 +86,8 @@ async def read(db: Database, caller: Caller, draft: Draft, terms: Terms) -> Hist
     if draft.conversation:
         return await _conversation(db, caller, draft, terms, budget)
     if draft.previous_response_id:
+        if remembered := terms.recall(draft.previous_response_id):
+            return History(remembered.stored, remembered=remembered)
         return History(await _chain(db, caller, draft.previous_response_id, budget))
     return History()
 
@@ -74,11 +96,15 @@ def read_budget(draft: Draft, window_tokens: int | None) -> int | None:
     """How much of a history may be sent at most, or None: read it all."""
     if window_tokens is None or draft.params.get("truncation") != "auto":
         return None
+    if compaction.is_asked_for(draft.params, draft.input.items):
+        return None  # What is too long is summed up, and so it has to be read.
     return max(truncation.budget(window_tokens, draft.params), 0)
 
 
 def fit(ancestry: Ancestry | None, draft: Draft, window_tokens: int | None) -> Ancestry | None:
     """The same history as far as it fits the model's window beside the new input.
+
+    What is compacted, or has been, is left to `compaction`: its length is known only there.
 
     Raises:
         InvalidRequest: it does not fit, and `truncation` does not allow to leave the oldest turns out, or
@@ -87,6 +113,8 @@ def fit(ancestry: Ancestry | None, draft: Draft, window_tokens: int | None) -> A
     if window_tokens is None:
         return ancestry
     turns = [blob for blob, _ in ancestry.turns] if ancestry else []
+    if _is_compacted(ancestry, draft):
+        return ancestry
     budget = truncation.budget(window_tokens, draft.params)
     is_whole = ancestry is None or ancestry.is_whole
     if is_whole and sum(map(tokens.estimate, (*turns, draft.input.blob))) <= budget:
@@ -98,6 +126,13 @@ def fit(ancestry: Ancestry | None, draft: Draft, window_tokens: int | None) -> A
     if left:
         left[0] = (kept.head, left[0][1])
     return replace(ancestry, turns=tuple(left))
+
+
+def _is_compacted(ancestry: Ancestry | None, draft: Draft) -> bool:
+    items, turns = draft.input.items, ancestry.turns if ancestry else ()
+    if compaction.is_asked_for(draft.params, items) or compaction.is_in(items):
+        return True
+    return any(left is not None and left.is_compacted for _, left in turns)
 
 
 async def release(db: Database, lock: Lock) -> None:

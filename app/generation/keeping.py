@@ -1,11 +1,12 @@
 """How a finished response reaches its row: a new one in the foreground, a claimed one in the background."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import orjson
 
-from app.domain import calls, tokens
-from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim
+from app.domain import calls, compaction, tokens
+from app.domain.jobs import SHOWN_BEFORE_OUTPUT, Claim, Ended, Ending
 from app.domain.response import CHAINABLE, Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Continuation, Place, Turn
@@ -16,8 +17,10 @@ from app.generation.history import lost
 from app.generation.idempotency import taken_over
 from app.generation.journal import Entry
 from app.generation.news import tell_followers
-from app.store import attempts, idempotency, lifecycle
+from app.store import idempotency, lifecycle
 from app.store.db import Database, Tx
+from app.store.endings import Endings
+from app.store.entries import Entries
 
 
 class Keeper(Protocol):
@@ -58,18 +61,20 @@ def turn_of(accepted: Accepted, composer: Composer, upstream: str, place: Place)
         output_count=len(composer.output),
         output_gated=composer.gated,
         body=composer.body,
-        continuation=_continuation(composer, upstream),
+        continuation=_continuation(accepted, composer, upstream),
         context_tokens=accepted.context_tokens + tokens.estimate(composer.output_blob),
         conversation=accepted.conversation,
         aliases=accepted.aliases,
     )
 
 
-def _continuation(composer: Composer, upstream: str) -> Continuation | None:
-    open_calls, upstream_ids = calls.open_after(composer.output), composer.upstream_ids
-    if not open_calls and not upstream_ids:
+def _continuation(accepted: Accepted, composer: Composer, upstream: str) -> Continuation | None:
+    open_calls = {**accepted.open_calls, **calls.open_after(composer.output)}
+    upstream_ids = {**accepted.carried_ids(upstream), **composer.upstream_ids}
+    is_compacted = compaction.is_in((*accepted.draft.input.items, *composer.output))
+    if not open_calls and not upstream_ids and not is_compacted:
         return None
-    return Continuation(open_calls, upstream, upstream_ids)
+    return Continuation(open_calls, upstream, upstream_ids, is_compacted=is_compacted)
 
 
 class NewRow:
@@ -77,8 +82,11 @@ class NewRow:
 
     is_promised = False
 
-    def __init__(self, db: Database, caller: Caller, accepted: Accepted, upstream: str) -> None:
+    def __init__(
+        self, db: Database, entries: Entries, caller: Caller, accepted: Accepted, upstream: str
+    ) -> None:
         self._db = db
+        self._entries = entries
         self._caller = caller
         self._accepted = accepted
         self._upstream = upstream
@@ -99,6 +107,8 @@ class NewRow:
             # Nobody will chain on it, so it leaves the line free for the next try.
             place = place.elsewhere(draft.id)
         turn = turn_of(self._accepted, composer, self._upstream, place)
+        if self._accepted.claim is None and not turn.aliases:
+            return await self._entries.append(self._caller, turn)
         async with self._db.begin(self._caller) as tx:
             await self._end_claim(tx, turn.status)
             await lifecycle.append(tx, turn)
@@ -130,14 +140,18 @@ class ClaimedRow:
     def __init__(
         self,
         db: Database,
+        endings: Endings,
         claim: Claim,
         accepted: Accepted,
         upstream: str,
         *,
         entry: Entry | None,
         ttl_seconds: float,
+        ring_deliveries: Callable[[], Awaitable[None]],
     ) -> None:
         self._db = db
+        self._endings = endings
+        self._ring_deliveries = ring_deliveries
         self._claim = claim
         self._accepted = accepted
         self._upstream = upstream
@@ -150,31 +164,37 @@ class ClaimedRow:
     async def keep(self, composer: Composer) -> None:
         if self._entry:
             await self._entry.flushed()
-        turn = turn_of(self._accepted, composer, self._upstream, self._accepted.place)
-        async with self._db.begin(Caller(self._claim.tenant_id)) as tx:
-            is_ours = await lifecycle.finish(
-                tx,
-                self._claim,
-                turn,
-                event_count=composer.event_count,
-                shape=orjson.dumps(composer.shape) if composer.shape else None,
-                ttl_seconds=self._ttl_seconds,
-            )
-            if not is_ours and not await self._is_kept(tx, composer):
-                raise LeaseLost
-            await attempts.end(
-                tx,
-                self._claim,
-                composer.status.wire,
-                upstream_id=composer.upstream_response_id,
-                detail=orjson.dumps({"usage": composer.usage}) if composer.usage else None,
-            )
+        ended = await self._ended(self._ending(composer))
+        if ended is None and not await self._is_kept(composer):
+            raise LeaseLost
+        # Of an end whose answer was lost nobody knows whether deliveries were queued with it.
+        if ended is None or ended.deliveries:
+            await self._ring_deliveries()
         if self._entry:
             await tell_followers(self._db, [self._claim.response_id])
 
-    async def _is_kept(self, tx: Tx, composer: Composer) -> bool:
+    def _ending(self, composer: Composer) -> Ending:
+        return Ending(
+            self._claim,
+            turn_of(self._accepted, composer, self._upstream, self._accepted.place),
+            event_count=composer.event_count,
+            shape=orjson.dumps(composer.shape) if composer.shape else None,
+            ttl_seconds=self._ttl_seconds,
+            upstream_id=composer.upstream_response_id,
+            usage=orjson.dumps({"usage": composer.usage}) if composer.usage else None,
+        )
+
+    async def _ended(self, ending: Ending) -> Ended | None:
+        """Together with others where nothing else ends with it."""
+        if not self._accepted.conversation:
+            return await self._endings.finish(ending)
+        async with self._db.begin(Caller(self._claim.tenant_id)) as tx:
+            return await lifecycle.finish(tx, ending)
+
+    async def _is_kept(self, composer: Composer) -> bool:
         """Whether an earlier try was committed and only its answer was lost."""
-        row = await lifecycle.lock(tx, self._claim.response_id)
+        async with self._db.begin(Caller(self._claim.tenant_id)) as tx:
+            row = await lifecycle.lock(tx, self._claim.response_id)
         return (
             row is not None
             and row["attempt"] == self._claim.attempt

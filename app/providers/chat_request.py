@@ -34,6 +34,7 @@ _KNOWN = frozenset(
         "model",
         "parallel_tool_calls",
         "previous_response_id",
+        "prompt",
         "reasoning",
         "store",
         "stream",

@@ -29,7 +29,7 @@ _CARRIED = frozenset(
     {
         # The server's own business.
         *("model", "store", "background", "stream", "stream_options", "metadata", "include"),
-        *("previous_response_id", "conversation", "type", "stream_id", "generate"),
+        *("previous_response_id", "conversation", "prompt", "type", "stream_id", "generate"),
         # Obeyed. There are no hosted tools whose calls `max_tool_calls` could limit.
         *("instructions", "tools", "tool_choice", "parallel_tool_calls", "max_tool_calls"),
         *("max_output_tokens", "text", "top_logprobs"),

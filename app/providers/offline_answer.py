@@ -10,7 +10,7 @@ from typing import Any
 
 from app.domain.context import Context
 from app.errors import InvalidRequest
-from app.providers import offline_script, offline_tools
+from app.providers import offline_memory, offline_script, offline_tools
 from app.providers.base import Finished
 from app.providers.offline_pieces import Call, Message, Piece, Thought, cut, word_count
 from app.providers.offline_schema import Unsatisfiable, instance
@@ -39,6 +39,8 @@ def compose(context: Context) -> Answer:
     """
     params = context.params
     view = survey(context.joined())
+    if offline_memory.is_asked(params.get("instructions")):
+        return _summed_up(view, params)
     script = offline_script.read(view.last)
     pieces = _pieces(view, params, script)
     total = word_count(pieces)
@@ -49,6 +51,13 @@ def compose(context: Context) -> Answer:
         pieces = cut(pieces, min(most, limit))
     usage = _usage(view, params, pieces)
     return Answer(pieces, script, _finished(script, usage, is_full=is_full))
+
+
+def _summed_up(view: View, params: Mapping[str, Any]) -> Answer:
+    """No line of a transcript is a rehearsal line."""
+    pieces = [Message(offline_memory.summary(view.last))]
+    usage = _usage(view, params, pieces)
+    return Answer(pieces, Script(), _finished(Script(), usage, is_full=False))
 
 
 def structured(schema: Any, message: str, param: str) -> str:
@@ -148,6 +157,8 @@ def _call_id(view: View, place: int) -> str:
 def _text(view: View, params: Mapping[str, Any], script: Script) -> str:
     if script.word_count:
         return " ".join(islice(cycle(_FILLER), script.word_count))
+    if script.recall:
+        return offline_memory.recalled(view.items, script.recall)
     wanted = (params.get("text") or {}).get("format") or {}
     match wanted.get("type"):
         case "json_schema":

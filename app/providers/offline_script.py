@@ -5,6 +5,7 @@
     ::call NAME JSON     call a tool with exactly this input; may stand several times
     ::reason TEXT        think this, in a reasoning item, before the answer
     ::refuse TEXT        refuse with these words
+    ::recall WORDS       answer with the last line of a user, or of a summary, that has all these words
     ::fail CODE          fail with this error code halfway through the answer
     ::drop               let the connection to the model die halfway through the answer
 
@@ -39,6 +40,7 @@ class Script:
     calls: tuple[ScriptedCall, ...] = ()
     reason: str | None = None
     refusal: str | None = None
+    recall: str | None = None
     error_code: str | None = None
     is_dropped: bool = False
 
@@ -140,6 +142,7 @@ _LINES: Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
     "call": ("::call NAME JSON", _call),
     "reason": ("::reason TEXT", lambda rest: {"reason": _some(rest)}),
     "refuse": ("::refuse TEXT", lambda rest: {"refusal": _some(rest)}),
+    "recall": ("::recall WORDS", lambda rest: {"recall": _some(rest)}),
     "fail": ("::fail CODE", _fail),
     "drop": ("::drop", _drop),
 }

@@ -37,15 +37,15 @@ class OpenAIChat:
     async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
         client = self._client.hiding(secrets_of(context.params))
         fold, intake = ChatFold(client.errors), Intake(client.errors)
-        body = self._body(context)
         if not context.is_streamed:
-            for delta in intake.take(fold.whole, await client.post_json(PATH, body)):
+            for delta in intake.take(fold.whole, await client.post_json(PATH, self._body(context))):
                 yield delta
             return
-        async with client.post_stream(PATH, body) as chunks:
+        async with await client.post_stream(PATH, self._body(context)) as chunks:
             async for chunk in chunks:
                 for delta in intake.take(fold.feed, chunk):
                     yield delta
+                del chunk  # Else it would be kept until the next one comes.
             for delta in intake.take(lambda is_done: fold.end(is_done=is_done), chunks.is_done):
                 yield delta
 

@@ -5,7 +5,6 @@ back is read by `responses_events`.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import aiohttp
@@ -32,6 +31,7 @@ _OURS = frozenset(
         "metadata",
         "model",
         "previous_response_id",
+        "prompt",
         "store",
         "stream",
         "stream_options",
@@ -63,12 +63,13 @@ class OpenAIResponses:
             for delta in intake.take(fold.whole, answer):
                 yield delta
             return
-        async with AsyncExitStack() as stack:
-            async for event in await self._opened(client, context, stack):
+        async with await self._opened(client, context) as events:
+            async for event in events:
                 for delta in intake.take(fold.feed, event):
                     yield delta
                 if fold.is_finished:
                     return
+                del event  # Else it would be kept until the next one comes.
             raise client.errors.cut()
 
     async def models(self) -> Sequence[str]:
@@ -77,10 +78,8 @@ class OpenAIResponses:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _opened(self, client: UpstreamClient, context: Context, stack: AsyncExitStack) -> EventStream:
-        return await self._asked(
-            context, lambda body: stack.enter_async_context(client.post_stream(PATH, body))
-        )
+    async def _opened(self, client: UpstreamClient, context: Context) -> EventStream:
+        return await self._asked(context, lambda body: client.post_stream(PATH, body))
 
     async def _asked(self, context: Context, ask: Callable[[bytes], Awaitable[Answer]]) -> Answer:
         """Ask, and once more without encrypted reasoning where the model turns out to have none.

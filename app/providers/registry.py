@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from app.domain import prompts
 from app.errors import InvalidRequest
 from app.providers.base import Provider
 
@@ -21,6 +22,8 @@ class Entry:
     """Names of ours for models of the upstream."""
     context_window_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
     """From names and patterns of the upstream's own models to their limits; the first match counts."""
+    compacts_itself: bool = False
+    """Whether compaction is left to the upstream."""
 
     def matches(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -43,12 +46,29 @@ class Route:
     model: str
     context_window_tokens: int | None = None
     """How much the model takes, output included; None if nobody has said, and then nothing is checked."""
+    compacts_itself: bool = False
+    """Whether the upstream is asked to compact its context, instead of us."""
 
     def refuse(self, params: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
-        """As `Provider.refuse`, but `truncation` is our own business where the window is known."""
+        """As `Provider.refuse`, but `truncation` is our own business where the window is known, and what a
+        prompt says is looked at, too: as `instructions`, where a response shows it.
+        """
         if self.context_window_tokens is not None:
             params = {name: value for name, value in params.items() if name != "truncation"}
+        if said := prompts.said(params):
+            self._refuse_prompt(said)
         self.provider.refuse(params, items)
+
+    def _refuse_prompt(self, said: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            self.provider.refuse({}, said)
+        except InvalidRequest as error:
+            if not (error.param or "").startswith("input["):
+                raise
+            message, param = (
+                text.replace("input[", "instructions[", 1) for text in (error.message, error.param or "")
+            )
+            raise InvalidRequest(message, code=error.code, param=param) from None
 
 
 class Registry:
@@ -65,7 +85,7 @@ class Registry:
         """
         for entry in self._entries:
             if (served := entry.served(model)) is not None:
-                return Route(entry.provider, served, entry.window(served))
+                return Route(entry.provider, served, entry.window(served), entry.compacts_itself)
         raise unknown_model(model)
 
     async def names(self) -> Sequence[tuple[str, str]]:

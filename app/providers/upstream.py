@@ -9,9 +9,7 @@ import copy
 import io
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -59,16 +57,34 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class EventStream:
-    """The events of one answer, as parsed JSON objects, until `[DONE]` or the end of the body."""
+    """The events of one answer, as parsed JSON objects, until `[DONE]` or the end of the body.
+
+    Leaving its block early or by an exception closes the socket at once. Left at its end, the connection
+    goes back to the pool.
+    """
+
+    __slots__ = ("_content", "_errors", "_is_ended", "_parser", "_ready", "_response", "is_done")
 
     def __init__(self, response: aiohttp.ClientResponse, errors: UpstreamErrors) -> None:
+        self._response = response
         self._content = response.content
         self._errors = errors
         self._parser = EventParser()
-        self._ready: deque[bytes] = deque()
+        # The next one is the last. An empty deque has 760 bytes, in each stream that waits.
+        self._ready: list[bytes] = []
         self._is_ended = False
         self.is_done = False
         """Whether the upstream said `[DONE]`, rather than just nothing more."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                await answer_body.settle(self._content)
+        finally:
+            self._response.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -83,7 +99,7 @@ class EventStream:
             if self._is_ended:
                 raise StopAsyncIteration
             await self._read()
-        payload = self._ready.popleft()
+        payload = self._ready.pop()
         if payload.strip() == b"[DONE]":
             self.is_done = self._is_ended = True
             self._ready.clear()
@@ -97,7 +113,7 @@ class EventStream:
             raise self._errors.raised(error) from error
         self._is_ended = not piece
         try:
-            self._ready.extend(self._parser.feed(piece) if piece else self._parser.end())
+            self._ready = (self._parser.feed(piece) if piece else self._parser.end())[::-1]
         except EventTooLong as error:
             raise self._errors.broken(str(error)) from error
 
@@ -135,23 +151,16 @@ class UpstreamClient:
         client.errors = self.errors.hiding(secrets)
         return client
 
-    @asynccontextmanager
-    async def post_stream(self, path: str, body: bytes) -> AsyncGenerator[EventStream, None]:
-        """Open a stream; leaving the block early or by an exception closes the socket at once.
-
-        Left at its end, the connection goes back to the pool.
+    async def post_stream(self, path: str, body: bytes) -> EventStream:
+        """Open a stream, whose block the caller enters next. Of the body nothing is kept while it lasts.
 
         Raises:
             UpstreamError: there is no answer, or it is an error.
         """
         response = await self._open(path, body, accept="text/event-stream")
-        try:
-            if response.content_type == "application/json":
-                raise await self._unstreamed(response)
-            yield EventStream(response, self.errors)
-            await answer_body.settle(response.content)
-        finally:
-            response.close()
+        if _is_json(response):
+            raise await self._unstreamed(response)
+        return EventStream(response, self.errors)
 
     async def post_json(self, path: str, body: bytes) -> dict[str, Any]:
         """The JSON object that the upstream answers.
@@ -257,3 +266,9 @@ class UpstreamClient:
             raise self.errors.broken("no list of models")
         names = (entry.get("id") for entry in listed if isinstance(entry, dict))
         return tuple(name for name in names if isinstance(name, str))
+
+
+def _is_json(response: aiohttp.ClientResponse) -> bool:
+    """Asking aiohttp for the type would have each answer carry one more dictionary, of 1.5 KB."""
+    kind, _, _ = response.headers.get("content-type", "").partition(";")
+    return kind.strip().lower() == "application/json"
