@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from app import cli_audit, cli_export, cli_keys
+from app import cli_audit, cli_export, cli_keys, cli_prompts, cli_webhooks
 from app.cli_options import Config, StateDir
 from app.effective_settings import MASK, masked_url
 from app.embedded import api_process, supervisor, worker_process
@@ -44,8 +44,10 @@ Insecure = Annotated[
 ]
 
 cli.add_typer(cli_keys.cli, name="key")
+cli.add_typer(cli_prompts.cli, name="prompt")
 cli.add_typer(cli_audit.cli, name="audit")
 cli.add_typer(cli_export.cli, name="export")
+cli.add_typer(cli_webhooks.cli, name="webhook")
 
 
 @cli.callback(invoke_without_command=True)
@@ -128,7 +130,7 @@ def worker(
         typer.Option(min=1, help="Responses to generate at once; `worker_concurrency` where not given."),
     ] = None,
 ) -> None:
-    """Run a worker alone: it generates background responses and looks after lost ones.
+    """Run a worker alone: it generates background responses, delivers webhooks and looks after lost ones.
 
     Any number of them work on one database and one broker. SIGTERM lets runs end for
     `shutdown_grace_seconds`, then hands back what nobody has seen anything of.
@@ -185,13 +187,17 @@ def announce(settings: Settings, host: str, port: int, *, broker: str = "none") 
 def render(settings: Settings) -> str:
     """TOML of the settings with their descriptions; what is unset or secret is a comment."""
     blocks: list[str] = []
-    for name, field in Settings.model_fields.items():
+    # What is inherited comes last.
+    for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] not in _OWN):
         value = getattr(settings, name)
         if name != "upstreams":
             blocks.append(f"{_comment(field.description)}\n{_assignment(name, value)}")
     upstreams = Settings.model_fields["upstreams"].description
     blocks.append(_comment(upstreams) + "".join(_upstream(each) for each in settings.effective_upstreams))
     return "\n\n".join(blocks)
+
+
+_OWN = Settings.__annotations__.keys()
 
 
 def main() -> None:
@@ -248,7 +254,7 @@ def _toml(value: object) -> str:
         value = str(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 if __name__ == "__main__":

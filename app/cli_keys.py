@@ -14,6 +14,7 @@ import typer
 from app import cli_database, cli_tables, ids
 from app.cli_options import Config, StateDir
 from app.domain.audit import Action
+from app.domain.dialects import Dialect
 from app.domain.keys import Key, mint
 from app.domain.tenancy import Scope
 from app.settings import ConfigurationError
@@ -54,6 +55,10 @@ def create(
             metavar="GLOB", help="Models that the tenant may name, with all its keys; '*' is all. Repeatable."
         ),
     ] = None,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option(help="How it is answered; where not given, as the setting `dialect` says."),
+    ] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> None:
@@ -75,8 +80,11 @@ def create(
         if model:
             await tenants.set_models(tx, tenant_id, model)
             await outbox.note(tx.of(tenant_id), Action.TENANT_CHANGED, None, {"models": model})
-        await keys.create(tx, key, tenant_id=tenant_id, scopes=scopes, name=name, lifetime=lifetime)
+        await keys.create(
+            tx, key, tenant_id=tenant_id, scopes=scopes, name=name, lifetime=lifetime, dialect=dialect
+        )
         told = {"name": name, "scopes": scopes.words, "expires_days": expires}
+        told |= {"dialect": dialect} if dialect else {}
         await outbox.note(tx.of(tenant_id), Action.KEY_CREATED, key.id, told)
 
     cli_database.transact(cli_database.find(config, state_dir), work)
@@ -92,7 +100,7 @@ def list_keys(
     """List the keys, revoked and expired ones too. The last use is known to the minute."""
     database_url = cli_database.find(config, state_dir)
     found = cli_database.transact(database_url, lambda tx: keys.list_all(tx, tenant=tenant))
-    head = ("ID", "TENANT", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "STATE")
+    head = ("ID", "TENANT", "NAME", "SCOPES", "DIALECT", "CREATED", "EXPIRES", "LAST USED", "STATE")
     for line in cli_tables.lines(head, map(_row, found)):
         print(line)
 
@@ -174,6 +182,7 @@ def _row(key: ListedKey) -> tuple[str, ...]:
         key.tenant,
         key.name,
         ",".join(key.scopes.words),
+        key.dialect or "-",
         created,
         expires,
         used,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +47,7 @@ def _told(name: str, value: Any) -> Any:
         return {key: _told(name, each) for key, each in value.items()}
     if isinstance(value, tuple):
         return [_told(name, each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | IPv4Network | IPv6Network) else value
 
 
 def _hash(secret: SecretStr) -> str:

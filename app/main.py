@@ -6,7 +6,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import audit, contexts, conversations, errors, exports, openapi, ops, response_lists, responses
+from app.api import (
+    audit,
+    compaction,
+    contexts,
+    conversations,
+    errors,
+    exports,
+    openapi,
+    ops,
+    prompts,
+    response_lists,
+    responses,
+    sockets,
+    webhooks,
+)
 from app.api.authentication import Authentication
 from app.api.correlation import Correlation
 from app.api.keyring import open_keyring
@@ -34,13 +48,17 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.include_router(sockets.router)
     app.include_router(response_lists.router)
     # Before the routes in which an id stands where this one says `export`.
     app.include_router(exports.router)
     app.include_router(responses.router)
     app.include_router(conversations.router)
     app.include_router(contexts.router)
+    app.include_router(prompts.router)
+    app.include_router(compaction.router)
     app.include_router(audit.router)
+    app.include_router(webhooks.router)
     app.include_router(ops.router)
     app.router.routes.append(mounted(app.state))
     # The last is the outermost: a refusal for want of a key has a request id too.

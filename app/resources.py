@@ -1,13 +1,16 @@
 """Process-wide handles: opened once, closed in reverse, and the tasks that run between."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
 import structlog
 
+from app.domain.compaction_seals import MemorySeals
 from app.domain.conversation import Lock
 from app.domain.facts import Price
 from app.domain.idempotency import KeyClaim
@@ -16,9 +19,11 @@ from app.domain.signing import Signer
 from app.effective_settings import told
 from app.errors import ServiceError, Unavailable
 from app.generation.background import Background, Policy, open_background
+from app.generation.compaction import Compaction
 from app.generation.engine import SHUTDOWN
 from app.generation.leases import Leases
 from app.generation.ledger import Ledger, settling
+from app.generation.memory_budget import Budget
 from app.generation.open_streams import OpenStreams
 from app.generation.rate_limits import Limits
 from app.generation.reading import Readings
@@ -33,9 +38,13 @@ from app.settings import Settings, key_of
 from app.settings import Upstream as UpstreamSettings
 from app.store import conversation_locks, idempotency
 from app.store.db import Database
+from app.store.entries import Entries
 from app.store.events import CHANNEL
 from app.store.notifications import Notifications
 from app.wakeups import Bell
+from app.webhooks.delivering import Deliveries, open_deliveries
+from app.webhooks.delivering import Policy as WebhookPolicy
+from app.webhooks.sending import Rules, Sender
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -55,11 +64,21 @@ class Resources:
         self.bell = bell
         self.limits = _limits(settings)
         self.open_streams = OpenStreams(settings.max_open_streams)
-        self.seals = _seals(settings)
+        self.open_sockets = OpenStreams(settings.websocket_max_open, what="WebSockets")
+        self.socket_budget = Budget(settings.websocket_total_memory_bytes)
+        self.seals = seals_of(settings)
+        self.compaction = Compaction(_memory_seals(settings))
         self.ledger = Ledger(db, signer_of(settings), prices_of(settings))
         self.readings = Readings(db)
+        self.webhooks = sender_of(settings)
+        self.stopping = asyncio.Event()
+        """Set once the server stops: what lives as long as its client takes nothing new from then on."""
+        self.drained = asyncio.Event()
+        """Set once all that ran then has ended, or has been given up."""
+        self.entries = Entries(db, max_queued=settings.max_queued)
         self._url = _url(settings)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._has_stopped = False
         self._listening: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._locks = Leases(db, conversation_locks.renew, lease_seconds=settings.lease_seconds)
@@ -93,6 +112,11 @@ class Resources:
         if self.bell:
             await self.bell.ring(response_id)
 
+    async def ring_deliveries(self) -> None:
+        """Wake a worker for webhooks. Losing the bell costs time, never an event."""
+        if self.bell:
+            await self.bell.ring_deliveries()
+
     async def stop_loops(self) -> None:
         """Stop what runs beside the requests of this process."""
         loops = [loop for loop in (self._listening, self._renewing, self._renewing_claims) if loop]
@@ -103,9 +127,27 @@ class Resources:
     def spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run beside the request, kept from the garbage collector until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
+        self._attend(task)
         task.add_done_callback(self._ended)
         return task
+
+    def _attend(self, task: asyncio.Task[Any]) -> None:
+        """What begins after all others were told to end is told so too."""
+        self._tasks.add(task)
+        if self._has_stopped:
+            asyncio.get_running_loop().call_soon(task.cancel, SHUTDOWN)
+
+    @contextmanager
+    def attended(self) -> Generator[None]:
+        """Let `drain` wait for the task that is in this block, and end it, as if it had been spawned."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be attended")
+        self._attend(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         """Look at the outcome, so that a failure that nobody awaits is not reported as forgotten."""
@@ -115,12 +157,15 @@ class Resources:
 
     async def drain(self, after_seconds: float) -> None:
         """Let running generations go on for this long, then end them as failed, told to their clients."""
+        self.stopping.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=after_seconds)
+        self._has_stopped = True
         for task in (stopped := set(self._tasks)):
             task.cancel(SHUTDOWN)
         if stopped:
             await asyncio.wait(stopped, timeout=CLOSING_SECONDS)
+        self.drained.set()
 
 
 @asynccontextmanager
@@ -150,6 +195,7 @@ async def open_resources(settings: Settings, *, process: str = "api") -> AsyncGe
                 await resources.drain(0)
                 await resources.stop_loops()
                 await resources.readings.flush()
+                await resources.webhooks.close()
                 await registry.close()
                 if bell:
                     await bell.close()
@@ -157,8 +203,17 @@ async def open_resources(settings: Settings, *, process: str = "api") -> AsyncGe
         await db.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process works with."""
+
+    resources: Resources
+    background: Background
+    deliveries: Deliveries
+
+
 @asynccontextmanager
-async def open_worker(settings: Settings) -> AsyncGenerator[tuple[Resources, Background]]:
+async def open_worker(settings: Settings) -> AsyncGenerator[Worker]:
     """What a worker process needs: the same handles, and the background work on them."""
     policy = Policy(
         lease_seconds=settings.lease_seconds,
@@ -170,17 +225,37 @@ async def open_worker(settings: Settings) -> AsyncGenerator[tuple[Resources, Bac
         ephemeral_result_seconds=settings.ephemeral_result_seconds,
         queued_too_long_seconds=settings.queued_too_long_seconds,
         pads=settings.stream_obfuscation,
+        max_at_once=settings.worker_concurrency,
         max_running=settings.max_running,
         limits=_limits(settings),
     )
     async with (
         open_resources(settings, process="worker") as resources,
+        open_deliveries(_deliveries(resources)) as deliveries,
         open_background(
-            resources.db, resources.registry, policy, _url(settings), seals=resources.seals
+            resources.db,
+            resources.registry,
+            policy,
+            _url(settings),
+            seals=resources.seals,
+            ring=partial(resources.ring, ""),
+            ring_deliveries=partial(send_deliveries, deliveries, resources),
+            compaction=resources.compaction,
         ) as background,
         settling(resources.ledger),
     ):
-        yield resources, background
+        yield Worker(resources, background, deliveries)
+
+
+async def send_deliveries(deliveries: Deliveries, resources: Resources) -> None:
+    """Have what is due sent from here, where that is still done; else by whoever hears the bell.
+
+    What was queued in this process needs no bell: that would wait where there is no room for responses.
+    """
+    if deliveries.is_draining:
+        await resources.ring_deliveries()
+    else:
+        deliveries.wake()
 
 
 async def _note_settings(db: Database, settings: Settings, process: str) -> None:
@@ -189,6 +264,26 @@ async def _note_settings(db: Database, settings: Settings, process: str) -> None
         await note_settings(db, process, told(settings))
     except Unavailable:
         log.warning("settings.not_noted")
+
+
+def _deliveries(it: Resources) -> Deliveries:
+    policy = WebhookPolicy(
+        retry_seconds=it.settings.webhook_retry_seconds,
+        give_up_seconds=it.settings.webhook_give_up_seconds,
+        retention_seconds=it.settings.webhook_retention_seconds,
+        concurrency=it.settings.webhook_concurrency,
+        endpoint_concurrency=it.settings.webhook_endpoint_concurrency,
+    )
+    return Deliveries(it.db, it.webhooks, it.seals, policy)
+
+
+def sender_of(settings: Settings) -> Sender:
+    """Who sends webhooks with these settings."""
+    rules = Rules(
+        allowed_networks=settings.webhook_allowed_networks,
+        timeout_seconds=settings.webhook_timeout_seconds,
+    )
+    return Sender(rules)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -201,9 +296,15 @@ def _url(settings: Settings) -> str:
     return settings.database_url.get_secret_value()
 
 
-def _seals(settings: Settings) -> Seals:
+def seals_of(settings: Settings) -> Seals:
+    """What opens and seals secrets with these settings."""
     old = [key_of(key) for key in settings.seal_keys_old]
     return Seals(key_of(settings.seal_key) if settings.seal_key else None, old)
+
+
+def _memory_seals(settings: Settings) -> MemorySeals:
+    old = [key_of(key) for key in settings.seal_keys_old]
+    return MemorySeals(key_of(settings.seal_key) if settings.seal_key else None, old)
 
 
 def signer_of(settings: Settings) -> Signer:
@@ -223,7 +324,13 @@ def prices_of(settings: Settings) -> dict[str, Price]:
 
 def _entry(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Entry:
     provider = _provider(settings, session)
-    return Entry(provider, settings.models, settings.aliases, settings.context_window_tokens)
+    return Entry(
+        provider,
+        settings.models,
+        settings.aliases,
+        settings.context_window_tokens,
+        compacts_itself=settings.compaction == "upstream",
+    )
 
 
 def _provider(settings: UpstreamSettings, session: aiohttp.ClientSession) -> Provider:

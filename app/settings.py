@@ -32,7 +32,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.background_settings import BackgroundSettings
+from app.dialect_settings import DialectSettings
+from app.socket_settings import SocketSettings
 from app.upstream_settings import OFFLINE, ConfigurationError, Upstream, default_upstreams, environment, words
+from app.webhook_settings import WebhookSettings
 
 PREFIX = "HOLDFAST_"
 CONFIG_VARIABLE = "HOLDFAST_CONFIG"
@@ -55,7 +59,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
+class Settings(BackgroundSettings, DialectSettings, SocketSettings, WebhookSettings):
     """What an operator may choose. Durations are seconds and sizes bytes; the name says which."""
 
     model_config = SettingsConfigDict(
@@ -88,86 +92,24 @@ class Settings(BaseSettings):
         "(`redis://host:6379/0`) or RabbitMQ (`amqp://user:password@host//`), the same one for the API and "
         "the worker. What it loses is late and never lost. Unset: `holdfast serve` runs a Valkey of its own.",
     )
-    max_queued: int = Field(
-        default=1000,
-        gt=0,
-        description="Background responses that one tenant may have waiting. 1,000: beyond that a client "
-        "is told to come back (429), because a longer queue only hides that nobody works.",
-    )
-    max_running: int | None = Field(
-        default=None,
-        gt=0,
-        description="Background responses of one tenant that run at once, over all workers. Unset: as many "
-        "as there are workers for; tenants take turns, and none waits for what another has merely queued. "
-        "Below what the workers can do at once it keeps room for others beside one tenant's long runs.",
-    )
-    lease_seconds: float = Field(
-        default=15,
-        ge=1,
-        description="How long a silent worker keeps its response before another may have it, in seconds. "
-        "15, renewed every five: longer than a pause of Postgres, shorter than a client's patience.",
-    )
-    max_attempts: int = Field(
-        default=3,
-        ge=1,
-        description="How often a background response is tried before it fails, when workers vanish.",
-    )
-    rerun: Literal["if_no_output", "never", "always"] = Field(
-        default="if_no_output",
-        description="Whether lost work is done again. `if_no_output`: never against what a client has seen.",
-    )
-    queued_too_long_seconds: float = Field(
-        default=10,
-        gt=0,
-        description="After this wait, in seconds, the reaper rings for a queued response again. "
-        "10: a bell may have been lost with its broker.",
-    )
-    event_retention_seconds: float = Field(
-        default=3600,
-        gt=0,
-        description="How long a finished stream's events are kept, in seconds. An hour: clients reconnect "
-        "within minutes, and the response itself stays.",
-    )
-    ephemeral_result_seconds: float = Field(
-        default=600,
-        gt=0,
-        description="How long the result of `background` with `store=false` can be polled, in seconds. "
-        "600, as at OpenAI.",
-    )
     idempotency_retention_seconds: float = Field(
         default=86400,
         gt=0,
         description="How long an `Idempotency-Key` stands for its first request, in seconds. "
         "A day: longer than any client retries, and what it stands for is stored anyway.",
     )
-    follow_poll_seconds: float = Field(
-        default=5,
-        gt=0,
-        description="How often a follower of a stream looks even without being notified, in seconds.",
-    )
-    worker_concurrency: int = Field(
-        default=200,
-        ge=1,
-        description="Background responses that one worker process generates at once. 200: they wait for "
-        "models, and a waiting one costs a thread and little else.",
-    )
-    reap_interval_seconds: float = Field(
-        default=5,
-        gt=0,
-        description="How often each worker looks for work that was lost or rang in vain, in seconds. "
-        "5: what a lost bell or a dead worker can cost beyond its own limit, for one cheap query.",
-    )
     seal_key: SecretStr | None = Field(
         default=None,
-        description="Key that seals what is secret in the tools of background responses while they wait: "
-        "32 random bytes in base64, as `openssl rand -base64 32` makes them; the same for the API and the "
-        "worker. Unset: `holdfast serve` with its own Postgres keeps one in `state_dir`; elsewhere "
-        "`background` with such tools is refused.",
+        description="Key that seals what is secret in the tools of background responses while they wait, and "
+        "the secrets of webhooks: 32 random bytes in base64, as `openssl rand -base64 32` makes them; the "
+        "same for the API and the worker. Unset: `holdfast serve` with its own Postgres keeps one in "
+        "`state_dir`; elsewhere `background` with such tools is refused, and so are webhooks.",
     )
     seal_keys_old: tuple[SecretStr, ...] = Field(
         default=(),
         description="Earlier seal keys, which still open what they sealed. Empty; after a change of the "
-        "key the old one is needed until what was queued before has ended.",
+        "key the old one is needed until what was queued before has ended, and endpoints of webhooks have "
+        "new secrets.",
     )
     conversation_wait_seconds: float = Field(
         default=0,

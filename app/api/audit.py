@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query, Response
 
 from app.api import openapi, pages
 from app.api.deps import CallerDep, ResourcesDep
+from app.api.json_bodies import as_json
 from app.api.scopes import AUDITS
 from app.domain.audit import WORDS, Action, parse_subject, shown, shown_checkpoint
 from app.errors import InvalidRequest
@@ -51,7 +51,7 @@ async def list_records(
         "last_id": page[-1].seq if page else None,
         "has_more": len(found) > limit,
     }
-    return _json(answer)
+    return as_json(answer)
 
 
 @router.get("/checkpoints", dependencies=AUDITS, **openapi.AUDIT_CHECKPOINTS)
@@ -62,7 +62,7 @@ async def list_checkpoints(
     async with it.db.read(caller) as tx:
         found = await audit.checkpoints(tx, after=after or 0, limit=limit + 1)
     page = found[:limit]
-    return _json(
+    return as_json(
         {
             "object": "list",
             "data": [shown_checkpoint(each) for each in page],
@@ -83,7 +83,7 @@ async def get_verification(caller: CallerDep, it: ResourcesDep) -> Response:
     it.readings.note(caller, Action.AUDIT_READ, None, {"part": "verification"})
     trusted = it.ledger.signer.trusted
     start, verdict = await verify_newest(it.db, caller, trusted=trusted, at_most=VERIFIED_AT_ONCE)
-    return _json({"object": "audit.verification", "from_seq": start.seq + 1, **verdict_object(verdict)})
+    return as_json({"object": "audit.verification", "from_seq": start.seq + 1, **verdict_object(verdict)})
 
 
 def verdict_object(verdict: Verdict) -> dict[str, Any]:
@@ -118,7 +118,3 @@ def _filter(
         # A whole key that was given by mistake is not told again.
         raise InvalidRequest(f"Invalid '{name}': '{text[:35]}'.{known}", code="invalid_value", param=name)
     return name, value
-
-
-def _json(answer: object) -> Response:
-    return Response(orjson.dumps(answer), media_type="application/json")

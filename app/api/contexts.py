@@ -8,15 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app import ids
 from app.api import openapi
-from app.api.bodies import read_body
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.headers import on_open_tool_calls
 from app.api.identifiers import check_prefix, response_key, response_not_found
-from app.api.limits import check_items
+from app.api.json_bodies import as_json, read_params
 from app.api.model_access import resolve
-from app.api.schemas.input_tokens import COUNT, PARAMETERS
+from app.api.schemas.input_tokens import COUNT, CountInputTokens
 from app.api.scopes import READS
-from app.api.validation import check_names, check_shape, check_state, parse_object
+from app.api.validation import check_state
 from app.domain.audit import Action
 from app.domain.gates import hide
 from app.domain.items import normalise
@@ -53,13 +52,20 @@ async def count_input_tokens(request: Request, caller: CallerDep, it: ResourcesD
     `create` refuses for the state that it finds, such as a tool call without output, this refuses too.
     """
     params = await _params(request, it)
-    draft, window = _draft(params), _window(_model(params, it), caller, it)
+    model = _model(params, it)
+    route = None if model is None else resolve(it.registry, caller, model)
+    theirs, window = (route.compacts_itself, route.context_window_tokens) if route else (True, None)
+    draft = it.compaction.opened(_draft(params), caller.tenant, allows_theirs=theirs)
     terms = Terms(
         context_window_tokens=window if params.get("truncation") == "auto" else None,
         on_open_tool_calls=on_open_tool_calls(request.headers, it.settings.on_open_tool_calls),
+        opened=it.compaction.opener(caller.tenant, allows_theirs=theirs),
     )
-    counted = input_tokens(await accept(it.db, caller, draft, terms))
-    return _json({"object": "response.input_tokens", "input_tokens": counted})
+    counted = input_tokens(
+        await accept(it.db, caller, draft, terms),
+        lambda blobs: it.compaction.unfold(blobs, caller.tenant, allows_theirs=theirs),
+    )
+    return as_json({"object": "response.input_tokens", "input_tokens": counted})
 
 
 @router.get(
@@ -124,12 +130,7 @@ async def show_conversation_context(
 
 
 async def _params(request: Request, it: Resources) -> dict[str, Any]:
-    """The body, checked; none at all is an empty one."""
-    body = await read_body(request, it.settings)
-    params = parse_object(body) if body else {}
-    check_names(params, PARAMETERS)
-    check_items("input", params.get("input"), body, it.settings)
-    check_shape(COUNT, params)
+    params = await read_params(request, it, COUNT, CountInputTokens, items="input")
     check_state(params)
     return params
 
@@ -195,7 +196,7 @@ def _not_continuable(response_id: str, reason: str) -> InvalidRequest:
 
 
 def _shown(seen: Preview, window_tokens: int | None, include: frozenset[str]) -> Response:
-    return _json(
+    return as_json(
         {
             "object": "context",
             "data": hide(seen.items, include),
@@ -207,7 +208,3 @@ def _shown(seen: Preview, window_tokens: int | None, include: frozenset[str]) ->
             "open_tool_calls": [{"call_id": name, "type": kind} for name, kind in seen.open_calls.items()],
         }
     )
-
-
-def _json(value: Mapping[str, Any]) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -10,14 +10,12 @@ from pydantic import TypeAdapter
 
 from app import ids
 from app.api import idempotency, openapi, pages
-from app.api.bodies import read_body
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.identifiers import conversation_cursor, conversation_key
-from app.api.limits import check_items
+from app.api.json_bodies import read_params
 from app.api.metadata_filters import metadata_filters
 from app.api.schemas import conversation as schemas
 from app.api.scopes import READS, WRITES
-from app.api.validation import check_names, check_shape, parse_object
 from app.domain.audit import Action
 from app.domain.conversation import Conversation
 from app.domain.gates import hide
@@ -196,13 +194,7 @@ async def delete_item(conversation_id: str, item_id: str, caller: CallerDep, it:
 async def _params(
     request: Request, it: ResourcesDep, adapter: TypeAdapter[Any], declared: type
 ) -> dict[str, Any]:
-    """The body, checked; none at all is an empty one."""
-    body = await read_body(request, it.settings)
-    params = parse_object(body) if body else {}
-    check_names(params, frozenset(declared.__annotations__))
-    check_items("items", params.get("items"), body, it.settings)
-    check_shape(adapter, params)
-    return params
+    return await read_params(request, it, adapter, declared, items="items")
 
 
 def _normalised(params: Mapping[str, Any]) -> tuple[UUID, InputItems]:

@@ -11,6 +11,9 @@ from app.errors import ServiceError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+_FIRST = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+"""Messages of ASGI that carry the headers of an answer: a WebSocket's is refused or accepted."""
+
 
 class Correlation:
     """Add headers to the first message of each answer; nothing is buffered."""
@@ -19,7 +22,7 @@ class Correlation:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         began, name, has_begun = time.perf_counter(), ids.request_id(), False
@@ -27,7 +30,7 @@ class Correlation:
 
         async def send_with_headers(message: Message) -> None:
             nonlocal has_begun
-            if message["type"] == "http.response.start":
+            if message["type"] in _FIRST:
                 has_begun = True
                 spent_ms = str(round((time.perf_counter() - began) * 1000)).encode()
                 message["headers"] = [

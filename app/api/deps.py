@@ -1,4 +1,8 @@
-"""What routes ask for by type."""
+"""What routes ask for by type.
+
+Coroutines, though they await nothing: FastAPI runs plain functions in threads, and a hop there and back costs
+more than a read.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,16 +15,16 @@ from app.errors import InvalidRequest
 from app.resources import Resources
 
 
-def _resources(request: Request) -> Resources:
+async def _resources(request: Request) -> Resources:
     return request.app.state.resources
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     """Whom the key stands for (`app.api.authentication`)."""
     return request.state.caller
 
 
-def _include(
+async def _include(
     include: Annotated[list[str] | None, Query(description="Gated fields to show.")] = None,
     brackets: Annotated[
         list[str] | None, Query(alias="include[]", description="The same, as OpenAI's clients write it.")

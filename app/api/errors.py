@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
+from app.api import dialects
 from app.api.queries import query_error
 from app.errors import NotFound, RequestError, ServiceError, UpstreamError
 
@@ -60,19 +61,24 @@ def of_failed_response(error: Mapping[str, Any]) -> ServiceError:
     return UpstreamError(message, status=400 if code in _REQUEST_CODES else 500, code=code)
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
+    return answer(request, error)
+
+
+def answer(request: Request, error: ServiceError) -> Response:
+    """The refusal of one request in its dialect, told to the log as well."""
     report = error.report if isinstance(error, UpstreamError) else None
     say = log.info if isinstance(error, RequestError) else log.warning
     say("request.refused", code=error.code, status=error.status, report=report)
-    return render(error)
+    return dialects.error(request, render(error))
 
 
-async def _validation_error(_: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return render(query_error(error.errors()))
+    return dialects.error(request, render(query_error(error.errors())))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -80,8 +86,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 405:
-        return _wrong_method(request)
-    return render(NotFound(f"Invalid URL ({request.method} {request.url.path})", code="unknown_url"))
+        return dialects.error(request, _wrong_method(request))
+    unknown = NotFound(f"Invalid URL ({request.method} {request.url.path})", code="unknown_url")
+    return dialects.error(request, render(unknown))
 
 
 def _wrong_method(request: Request) -> Response:

@@ -10,7 +10,7 @@ from app.api.deps import CallerDep, ResourcesDep
 from app.api.limits import open_stream
 from app.api.response_filters import KNOWN_NAMES, FiltersDep
 from app.api.scopes import AUDITS
-from app.api.sse import EventStream, Spawn
+from app.api.sse import Attended, EventStream
 from app.errors import InvalidRequest
 from app.generation import export, export_begin, export_parquet
 
@@ -20,8 +20,10 @@ router = APIRouter(prefix="/v1/responses", tags=["responses"])
 class Download(EventStream):
     """Bytes for as long as the client takes them. One that is broken off has no end, and so no manifest."""
 
-    def __init__(self, body: AsyncGenerator[bytes], *, spawn: Spawn, name: str, media_type: str) -> None:
-        super().__init__(body, spawn=spawn)
+    def __init__(
+        self, body: AsyncGenerator[bytes], *, attended: Attended, name: str, media_type: str
+    ) -> None:
+        super().__init__(body, attended=attended)
         self.headers["content-type"] = media_type
         self.headers["content-disposition"] = f'attachment; filename="{name}"'
 
@@ -52,13 +54,13 @@ async def export_responses(
         arrow = export_parquet.Arrow()
         begun, _ = await export_begin.begin(it.ledger, caller, filters, form=form)
         body = export_parquet.stream(arrow, it.db, caller, begun)
-        return Download(body, spawn=it.spawn, name=f"{begun.name}.parquet", media_type=PARQUET)
+        return Download(body, attended=it.attended, name=f"{begun.name}.parquet", media_type=PARQUET)
     if resume is not None:
         begun, chain = await export_begin.resume(it.ledger, caller, filters, resume)
     else:
         begun, chain = await export_begin.begin(it.ledger, caller, filters, form=form)
     body = export.lines(it.db, caller, begun, chain)
-    return Download(body, spawn=it.spawn, name=f"{begun.name}.jsonl", media_type=JSON_LINES)
+    return Download(body, attended=it.attended, name=f"{begun.name}.jsonl", media_type=JSON_LINES)
 
 
 JSON_LINES = "application/x-ndjson"

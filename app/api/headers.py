@@ -26,13 +26,17 @@ def idempotency_key(headers: Headers) -> str | None:
     values = headers.getlist(IDEMPOTENCY_KEY)
     if not values:
         return None
-    if len(values) > 1 or not _VISIBLE.fullmatch(values[0]):
+    if len(values) > 1 or not is_idempotency_key(values[0]):
         raise InvalidRequest(
             f"Invalid header '{IDEMPOTENCY_KEY}'. Expected one value of 1 to 255 visible ASCII characters.",
             code="invalid_value",
             param=IDEMPOTENCY_KEY,
         )
     return values[0]
+
+
+def is_idempotency_key(text: str) -> bool:
+    return _VISIBLE.fullmatch(text) is not None
 
 
 def conversation_wait_seconds(headers: Headers, default: float) -> float:

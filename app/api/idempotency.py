@@ -1,6 +1,6 @@
 """The `Idempotency-Key` header: what was answered once is answered again, whoever asks, in any process."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,10 +9,12 @@ from fastapi import Request, Response
 
 from app import ids
 from app.api import sse
+from app.api.arrival import Arrival
 from app.api.errors import of_failed_response, render
 from app.api.following import follow_stream
 from app.api.headers import IDEMPOTENCY_KEY, idempotency_key
 from app.api.identifiers import response_not_found
+from app.domain.events import Event
 from app.domain.idempotency import IdempotencyKey, Kept, KeyClaim, fingerprint
 from app.domain.jobs import Mode
 from app.domain.response import Draft, Status
@@ -32,7 +34,7 @@ REPLAYED = "Idempotent-Replayed"
 
 @asynccontextmanager
 async def claimed(
-    request: Request, caller: Caller, draft: Draft, body: bytes, it: Resources
+    arrival: Arrival, caller: Caller, draft: Draft, it: Resources
 ) -> AsyncGenerator[KeyClaim | Kept | None]:
     """The claim of the request's key while its response is prepared; what it stands for, if another request
     had it; None without a key. A claim is given up if the block fails.
@@ -40,12 +42,12 @@ async def claimed(
     Raises:
         InvalidRequest: the key is malformed, stands for another request, or nothing could be stored for it.
     """
-    key = _key_of(request, orjson.loads(body)) if IDEMPOTENCY_KEY in request.headers else None
+    key = arrival.idempotency_key()
     if key is None:
         yield None
         return
     _check_stored(draft)
-    claim = await generation.claim(it.db, caller, key, draft.id, _rules(request, it))
+    claim = await generation.claim(it.db, caller, key, draft.id, _rules(arrival, it))
     if isinstance(claim, Kept):
         yield claim
         return
@@ -71,6 +73,15 @@ async def replay(kept: Kept, draft: Draft, caller: Caller, it: Resources) -> Res
     else:
         response = Response(stored.json(), media_type="application/json")
     return _replayed(response)
+
+
+async def retold(kept: Kept, caller: Caller, it: Resources) -> Sequence[Event]:
+    """The events of a stream that was answered before, where its client wants them without SSE.
+
+    Raises:
+        NotFound: the response has been deleted.
+    """
+    return retell(await _read(kept, caller, it))
 
 
 async def once(
@@ -103,6 +114,15 @@ async def _claim_here(tx: Tx, key: IdempotencyKey, it: Resources) -> Kept | None
     return await store.claim(tx, key, None, lease_seconds=None, retention_seconds=retention_seconds)
 
 
+def key_of_body(request: Request, body: bytes) -> IdempotencyKey | None:
+    """What tells a retry of this request, if it sent such a key.
+
+    Raises:
+        InvalidRequest: the key is malformed.
+    """
+    return _key_of(request, orjson.loads(body)) if IDEMPOTENCY_KEY in request.headers else None
+
+
 def _key_of(request: Request, body: Any) -> IdempotencyKey | None:
     text = idempotency_key(request.headers)
     if text is None:
@@ -121,12 +141,12 @@ def _check_stored(draft: Draft) -> None:
         )
 
 
-def _rules(request: Request, it: Resources) -> generation.Rules:
+def _rules(arrival: Arrival, it: Resources) -> generation.Rules:
     return generation.Rules(
         lease_seconds=it.settings.lease_seconds,
         retention_seconds=it.settings.idempotency_retention_seconds,
         wait_seconds=it.settings.max_run_seconds,
-        is_abandoned=request.is_disconnected,
+        is_abandoned=arrival.is_abandoned,
     )
 
 

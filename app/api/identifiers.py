@@ -3,8 +3,10 @@
 from uuid import UUID
 
 from app import ids
+from app.domain.prompts import is_id as is_prompt_id
 from app.errors import InvalidRequest, NotFound
 from app.generation.history import not_found as conversation_not_found
+from app.generation.prompts import not_found as prompt_not_found
 
 
 def response_key(response_id: str) -> UUID:
@@ -26,6 +28,14 @@ def conversation_key(conversation_id: str) -> UUID:
     if (key := ids.parse_conversation_id(conversation_id)) is None:
         raise conversation_not_found(conversation_id)
     return key
+
+
+def prompt_name(prompt_id: str) -> str:
+    """A well-formed id of a prompt; errors as for `response_key`."""
+    check_prefix("prompt_id", prompt_id, "pmpt")
+    if not is_prompt_id(prompt_id):
+        raise prompt_not_found(prompt_id)
+    return prompt_id
 
 
 def response_cursor(after: str | None) -> UUID | None:

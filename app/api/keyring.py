@@ -51,6 +51,13 @@ class Keyring:
             Unauthenticated: none was given, or it is unknown, wrong, revoked or expired; they sound alike.
             Unavailable: Postgres has to be asked and is away.
         """
+        caller = await self.standing(text)
+        if caller.key_id:
+            self._used.add(caller.key_id)
+        return caller
+
+    async def standing(self, text: str | None) -> Caller:
+        """The same for a key that is not used now: to see whether it could be."""
         if not self._exist:
             return Caller()
         if text is None:
@@ -62,7 +69,6 @@ class Keyring:
         # One comparison in any case, so that its time does not tell whether the id exists.
         if not key.fits(found.hash if found else _NOBODY) or found is None:
             raise _incorrect(text)
-        self._used.add(key.id)
         return found.caller
 
     async def look(self) -> None:

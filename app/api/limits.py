@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import orjson
-from fastapi import Request
 
+from app.api.arrival import Arrival
 from app.api.schemas import refusals
 from app.domain.response import Draft
 from app.domain.tenancy import Caller
@@ -51,7 +51,7 @@ def _check_size(path: str, item: Any, max_bytes: int) -> None:
         )
 
 
-async def admit(request: Request, draft: Draft, caller: Caller, it: Resources) -> None:
+async def admit(arrival: Arrival, draft: Draft, caller: Caller, it: Resources) -> None:
     """Let a create in, and count it. Every answer to it says from now on how its tenant stands.
 
     Raises:
@@ -62,12 +62,11 @@ async def admit(request: Request, draft: Draft, caller: Caller, it: Resources) -
     try:
         standings = await use(it.db, caller, it.limits, draft)
     except OverLimit as refusal:
-        _tell(request, refusal.standings)
-        if refusal.retry_after_seconds is None:
-            # SDKs would come back all the same, as with any 429.
-            request.state.answer_headers.append((b"x-should-retry", b"false"))
+        # Where no time will help, SDKs would come back all the same, as with any 429.
+        stays_away = [(b"x-should-retry", b"false")] if refusal.retry_after_seconds is None else []
+        arrival.tell([*_told(refusal.standings), *stays_away])
         raise
-    _tell(request, standings)
+    arrival.tell(_told(standings))
 
 
 def open_stream(caller: Caller, it: Resources) -> None:
@@ -82,9 +81,9 @@ def open_stream(caller: Caller, it: Resources) -> None:
         task.add_done_callback(lambda _: it.open_streams.close(caller.tenant_id))
 
 
-def _tell(request: Request, standings: Sequence[Standing]) -> None:
-    """Leave it to `Correlation` to say this in the answer, whatever that is."""
-    request.state.answer_headers = [
+def _told(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:
+    """How a tenant stands, as headers of an answer."""
+    return [
         (f"x-ratelimit-{what}-{each.kind}".encode(), value.encode())
         for each in standings
         for what, value in (

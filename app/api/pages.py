@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import orjson
 from fastapi import Query, Response
 
+from app.domain.search import MAX_PAGE
 from app.errors import InvalidRequest
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
-Order = Annotated[Literal["asc", "desc"], Query(description="By time or place; `desc` is newest first.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many at most.")]
+Direction = Literal["asc", "desc"]
+DIRECTIONS = frozenset(get_args(Direction))
+Order = Annotated[Direction, Query(description="By time or place; `desc` is newest first.")]
 After = Annotated[str | None, Query(description="Go on after the object with this id.")]
 
 

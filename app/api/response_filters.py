@@ -23,7 +23,7 @@ StatusWord = Literal["queued", "in_progress", "completed", "incomplete", "failed
 Time = Annotated[str | None, Query(description="Seconds since 1970, or ISO 8601; without a zone it is UTC.")]
 
 
-def _filters(
+async def _filters(
     request: Request,
     model: Annotated[
         str | None, Query(max_length=512, description="Of this model, as it was resolved.")
@@ -99,7 +99,7 @@ def parse_time(name: str, text: str) -> datetime:
         ) from None
 
 
-def _check_names(request: Request) -> None:
+async def _check_names(request: Request) -> None:
     """A filter whose name has a slip in it would be one that is ignored."""
     route = request.app.openapi()["paths"][request.scope["route"].path]["get"]
     known = [each["name"] for each in route["parameters"] if each["in"] == "query"]

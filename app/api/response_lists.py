@@ -5,20 +5,23 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import orjson
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app import ids
-from app.api import openapi, pages
+from app.api import dialects, openapi, pages
 from app.api.deps import CallerDep, ResourcesDep, check_include
 from app.api.identifiers import response_cursor, response_key, response_not_found
+from app.api.json_bodies import as_json
 from app.api.response_filters import KNOWN_NAMES, FiltersDep, StatusWord, Text, Time, parse_time
 from app.api.scopes import READS
 from app.domain.audit import Action
 from app.domain.response import Status
+from app.domain.search import Filters
 from app.domain.shown import shown
+from app.domain.tenancy import Caller
 from app.domain.turn import with_output, without_output
 from app.errors import InvalidRequest
+from app.resources import Resources
 from app.store import relatives, search, stats
 from app.store.relatives import Relative
 from app.store.responses import StoredResponse
@@ -34,7 +37,7 @@ MOST_USER_DAYS = 92
 """By user the facts of every response are read: over no more days than that."""
 
 
-def _parts(
+async def _parts(
     include: Annotated[
         list[str] | None, Query(description="`input`, `output`, and gated fields of them.")
     ] = None,
@@ -54,6 +57,7 @@ PartsDep = Annotated[frozenset[str], Depends(_parts)]
 
 @router.get("", dependencies=[*READS, *KNOWN_NAMES], **openapi.LIST)
 async def list_responses(
+    request: Request,
     caller: CallerDep,
     it: ResourcesDep,
     filters: FiltersDep,
@@ -67,6 +71,10 @@ async def list_responses(
     Without its items, unless `include` asks for them. The order is that of creation; the cursor is exact
     even for responses of one microsecond, and stays where it is while others arrive.
     """
+    dialect = dialects.asked(request)
+    if filters == Filters() and include.isdisjoint(PARTS):
+        page = await recent_page(caller, it, limit=limit, order=order, after=after)
+        return dialects.answer(page, dialect, it)
     cursor, is_desc = response_cursor(after), order == "desc"
     if filters.is_any:
         await it.ledger.settle(caller)
@@ -82,7 +90,24 @@ async def list_responses(
     if filters.words is not None or not include.isdisjoint(PARTS):
         it.readings.note(caller, Action.RESPONSES_LISTED, None, {"count": len(rows), "q": filters.words})
     names = [ids.response_id(key) for key, _ in rows]
-    return pages.envelope([row for _, row in rows], names, has_more=has_more)
+    page = pages.envelope([row for _, row in rows], names, has_more=has_more)
+    return dialects.answer(page, dialect, it)
+
+
+async def recent_page(
+    caller: Caller,
+    it: Resources,
+    *,
+    limit: int = 20,
+    order: pages.Direction = "desc",
+    after: str | None = None,
+) -> Response:
+    """A page of everything, by time alone."""
+    cursor = response_cursor(after)
+    async with it.db.read(caller) as tx:
+        page = await search.recent(tx, limit=limit, newest_first=order == "desc", after=cursor)
+    rows, names = page.found, [ids.response_id(each.id) for each in page.found]
+    return pages.envelope([without_output(each.body) for each in rows], names, has_more=page.has_more)
 
 
 @router.get("/stats", dependencies=[*READS, *KNOWN_NAMES], **openapi.STATS)
@@ -116,7 +141,7 @@ async def get_stats(
         "end_day": asked.end.isoformat(),
         "data": [group_object(group, group_by) for group in groups],
     }
-    return Response(orjson.dumps(found), media_type="application/json")
+    return as_json(found)
 
 
 @router.get("/{response_id}/lineage", dependencies=READS, **openapi.LINEAGE)
@@ -161,7 +186,7 @@ async def get_lineage(
         "children": _page(children, limit),
         "siblings": _page(siblings, limit),
     }
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return as_json(answer)
 
 
 def whole_object(stored: StoredResponse, include: frozenset[str]) -> bytes:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api import openapi, pages
+from app.api import dialects, openapi, pages
 from app.api.create import create
 from app.api.deps import CallerDep, IncludeDep, ResourcesDep
 from app.api.following import follow_stream
 from app.api.identifiers import response_key, response_not_found
+from app.api.json_bodies import as_json
 from app.api.limits import open_stream
 from app.api.scopes import READS, WRITES
 from app.domain.audit import Action
@@ -19,9 +19,11 @@ from app.domain.items import join, split
 from app.domain.jobs import Mode
 from app.domain.response import TERMINAL
 from app.domain.shown import shown
+from app.domain.tenancy import Caller
 from app.domain.turn import with_output
 from app.errors import Conflict, InvalidRequest
 from app.generation.cancel import cancel
+from app.resources import Resources
 from app.store import attempts, lifecycle, lineage, responses
 from app.store.responses import StoredResponse
 
@@ -36,12 +38,15 @@ async def create_response(request: Request, caller: CallerDep, it: ResourcesDep)
     unless `store` is false, and can then be continued by `previous_response_id`.
 
     With an `Idempotency-Key` header, the same request is answered the same for a day, generating once.
+    With `Holdfast-Dialect: openrouter` it is answered as OpenRouter's clients read it.
     """
-    return await create(request, caller, it)
+    dialect = dialects.asked(request)
+    return dialects.answer(await create(request, caller, it), dialect, it)
 
 
 @router.get("/{response_id}", dependencies=READS, **openapi.GET)
 async def get_response(
+    request: Request,
     response_id: str,
     caller: CallerDep,
     it: ResourcesDep,
@@ -55,13 +60,23 @@ async def get_response(
     A stream begins after `starting_after`, has the same bytes as the first one had, and goes on live
     until the response has ended. Any number of readers may follow, in any process.
     """
+    dialect = dialects.asked(request)
+    if not stream:
+        return dialects.answer(await read_response(response_id, caller, it, include), dialect, it)
     stored = await _read(response_id, caller, it)
-    if stream:
-        _check_streamable(stored)
-        open_stream(caller, it)
-        it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "events"})
-        after = -1 if starting_after is None else starting_after
-        return follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
+    _check_streamable(stored)
+    open_stream(caller, it)
+    it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "events"})
+    after = -1 if starting_after is None else starting_after
+    followed = follow_stream(stored.id, caller, it, after=after, is_padded=include_obfuscation)
+    return dialects.answer(followed, dialect, it)
+
+
+async def read_response(
+    response_id: str, caller: Caller, it: Resources, include: frozenset[str] = frozenset()
+) -> Response:
+    """A stored response, with the gated fields that `include` names."""
+    stored = await _read(response_id, caller, it)
     it.readings.note(caller, Action.RESPONSE_READ, stored.id)
     output = shown(stored.output_blob, stored.output_gated, include)
     return Response(with_output(stored.body, output), media_type="application/json")
@@ -82,13 +97,17 @@ async def delete_response(response_id: str, caller: CallerDep, it: ResourcesDep)
 
 
 @router.post("/{response_id}/cancel", dependencies=WRITES, **openapi.CANCEL)
-async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep) -> Response:
+async def cancel_response(
+    request: Request, response_id: str, caller: CallerDep, it: ResourcesDep
+) -> Response:
     """Cancel a background response. The answer is final: no completion can follow it."""
+    dialect = dialects.asked(request)
     key, ttl_seconds = response_key(response_id), it.settings.ephemeral_result_seconds
     if not await cancel(it.db, caller, key, ttl_seconds=ttl_seconds):
         raise response_not_found(response_id)
+    await it.ring_deliveries()
     stored = await _read(response_id, caller, it)
-    return Response(stored.json(), media_type="application/json")
+    return dialects.answer(Response(stored.json(), media_type="application/json"), dialect, it)
 
 
 @router.get("/{response_id}/attempts", dependencies=READS, **openapi.ATTEMPTS)
@@ -98,7 +117,7 @@ async def list_attempts(response_id: str, caller: CallerDep, it: ResourcesDep) -
     async with it.db.read(caller) as tx:
         found = await attempts.list_of(tx, stored.id)
     it.readings.note(caller, Action.RESPONSE_READ, stored.id, {"part": "attempts"})
-    return Response(orjson.dumps({"object": "list", "data": found}), media_type="application/json")
+    return as_json({"object": "list", "data": found})
 
 
 @router.get("/{response_id}/input_items", dependencies=READS, **openapi.INPUT_ITEMS)

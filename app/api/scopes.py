@@ -4,8 +4,9 @@ A dependency of the route and not of its function, because FastAPI runs those fi
 looked at, and before the body is read.
 """
 
-from fastapi import Depends, Request
-from fastapi.routing import APIRoute
+from fastapi import Depends
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.requests import HTTPConnection
 
 from app.domain.tenancy import Caller, Scope
 from app.errors import Forbidden
@@ -17,14 +18,22 @@ class Needs:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def __call__(self, request: Request) -> None:
-        caller: Caller = request.state.caller
-        if not caller.may(self.scope):
-            [missing] = self.scope.words
-            raise Forbidden(
-                f"You have insufficient permissions for this operation. Missing scopes: {missing}.",
-                code="insufficient_permissions",
-            )
+    async def __call__(self, connection: HTTPConnection) -> None:
+        check_scope(connection.state.caller, self.scope)
+
+
+def check_scope(caller: Caller, scope: Scope) -> None:
+    """Refuse a caller without the scope.
+
+    Raises:
+        Forbidden: it names the scope.
+    """
+    if not caller.may(scope):
+        [missing] = scope.words
+        raise Forbidden(
+            f"You have insufficient permissions for this operation. Missing scopes: {missing}.",
+            code="insufficient_permissions",
+        )
 
 
 READS = [Depends(Needs(Scope.READ))]
@@ -32,7 +41,7 @@ WRITES = [Depends(Needs(Scope.WRITE))]
 AUDITS = [Depends(Needs(Scope.AUDIT))]
 
 
-def needed(route: APIRoute) -> Scope | None:
+def needed(route: APIRoute | APIWebSocketRoute) -> Scope | None:
     """What a route has declared; None is nothing, as only those outside /v1 may."""
     declared = [each.dependency for each in route.dependencies]
     return next((each.scope for each in declared if isinstance(each, Needs)), None)

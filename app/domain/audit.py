@@ -36,6 +36,8 @@ class Action(IntEnum):
     RESPONSES_LISTED = 7
     """With their items, or by their words."""
     RESPONSES_EXPORTED = 8
+    RESPONSE_COMPACTED = 9
+    """A context was made short for a client to keep; nothing of it is stored."""
     CONVERSATION_CREATED = 20
     CONVERSATION_UPDATED = 21
     CONVERSATION_DELETED = 22
@@ -48,9 +50,24 @@ class Action(IntEnum):
     KEY_REVOKED = 41
     TENANT_CHANGED = 42
     SETTINGS_CHANGED = 43
+    WEBHOOK_CREATED = 44
+    WEBHOOK_UPDATED = 45
+    WEBHOOK_ROTATED = 46
+    """It has a new signing secret."""
+    WEBHOOK_DELETED = 47
+    WEBHOOK_REPLAYED = 48
+    """An event was queued for it once more."""
+    WEBHOOK_TESTED = 49
+    """It was sent a sample."""
     AUDIT_READ = 60
     AUDIT_SIGNED = 61
     """From here on a key vouches for the trail that did not before, or that had been forgotten."""
+    PROMPT_CREATED = 70
+    PROMPT_EXTENDED = 71
+    """It has a new version."""
+    PROMPT_UPDATED = 72
+    PROMPT_DELETED = 73
+    PROMPT_READ = 74
 
     @property
     def word(self) -> str:
@@ -230,15 +247,28 @@ def parse_checkpoint(kept: Mapping[str, Any]) -> Checkpoint:
 
 
 def parse_subject(text: str) -> UUID | None:
-    """The key of a response, a conversation or an API key, as records show it or in bare hexadecimal."""
-    parsers = (ids.parse_response_id, ids.parse_conversation_id, ids.parse_key_id)
+    """The key of a response, a conversation, an API key, a prompt or a webhook's endpoint, as records show
+    it or in bare hexadecimal.
+    """
+    parsers = (
+        ids.parse_response_id,
+        ids.parse_conversation_id,
+        ids.parse_key_id,
+        ids.parse_webhook_endpoint_id,
+        ids.parse_prompt_id,
+    )
     found = (parse(each) for each in (text, ids.KEY + text) for parse in parsers)
     return next((key for key in found if key), None)
 
 
 def _named(action: int, subject: UUID) -> str:
     """The id by which the API knows what something was done to."""
-    kinds = {"conversation": ids.conversation_id, "key": ids.key_id}
+    kinds = {
+        "conversation": ids.conversation_id,
+        "key": ids.key_id,
+        "webhook": ids.webhook_endpoint_id,
+        "prompt": ids.prompt_id,
+    }
     return kinds.get(word_of(action).partition(".")[0], ids.response_id)(subject)
 
 

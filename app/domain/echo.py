@@ -7,6 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain import prompts
 from app.domain.tools import echo_tool
 
 WIRE_ORDER = (
@@ -102,6 +103,8 @@ def echo(params: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     fields["reasoning"] = {"effort": None, "summary": None, **sent.get("reasoning", {})}
     fields["tools"] = [echo_tool(tool) for tool in sent.get("tools", ())]
     fields |= {key: shown(sent[key]) for key, shown in _WHEN_USED.items() if key in sent}
+    if said := prompts.said(sent):
+        fields["instructions"] = said
     return {key: fields[key] for key in WIRE_ORDER if key in fields}
 
 
@@ -131,7 +134,7 @@ def _prompt_cache_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 _WHEN_USED = {
     "conversation": _conversation,
-    "prompt": dict[str, Any],
+    "prompt": prompts.shown,
     "prompt_cache_options": _prompt_cache_options,
 }
 """Keys that a response object has only if the request used them."""

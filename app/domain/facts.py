@@ -81,8 +81,7 @@ def usage_of(body: Mapping[str, Any], price: Price | None) -> Usage:
     cached = min(_detail(usage, "input_tokens_details", "cached_tokens"), taken)
     cost = _dollars(usage.get("cost"))
     if cost is None and price is not None:
-        cached_price = price.input if price.cached_input is None else price.cached_input
-        cost = ((taken - cached) * price.input + cached * cached_price + given * price.output) / 1_000_000
+        cost = sum(priced(usage, price))
     return Usage(
         taken,
         cached,
@@ -90,6 +89,15 @@ def usage_of(body: Mapping[str, Any], price: Price | None) -> Usage:
         _detail(usage, "output_tokens_details", "reasoning_tokens"),
         None if cost is None else min(round(cost * NANOS), MAX_COUNT),
     )
+
+
+def priced(usage: Mapping[str, Any], price: Price) -> tuple[float, float]:
+    """What a response's input and its output come to, in dollars."""
+    taken, given = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
+    cached = min(_detail(usage, "input_tokens_details", "cached_tokens"), taken)
+    cached_price = price.input if price.cached_input is None else price.cached_input
+    of_input = ((taken - cached) * price.input + cached * cached_price) / 1_000_000
+    return of_input, given * price.output / 1_000_000
 
 
 def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:

@@ -54,6 +54,9 @@ class InputItems:
     gated: Gated
 
 
+NO_ITEMS = InputItems((), b"", Gated.NONE)
+
+
 def normalise(value: str | Sequence[dict[str, Any]], response: UUID, *, param: str = "input") -> InputItems:
     """The items of a create's `input` (already validated) in the form in which they are kept.
 
@@ -169,7 +172,7 @@ def _message(item: dict[str, Any], name: str) -> dict[str, Any]:
     if isinstance(content, str):
         content = [_text_part(item["role"], content)]
     else:
-        content = [_whole_part(part) for part in content]
+        content = [whole_part(part) for part in content]
     head = {
         "id": name,
         "type": "message",
@@ -180,7 +183,7 @@ def _message(item: dict[str, Any], name: str) -> dict[str, Any]:
     return {**head, **item, **head}
 
 
-def _whole_part(part: dict[str, Any]) -> dict[str, Any]:
+def whole_part(part: dict[str, Any]) -> dict[str, Any]:
     """An image says how closely it is looked at: the published schema has no part without it."""
     if part["type"] != "input_image" or part.get("detail"):
         return part

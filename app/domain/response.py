@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
+from app.domain.compaction import Memory
 from app.domain.items import InputItems
 from app.errors import ServiceError
 
@@ -53,6 +54,8 @@ class Draft:
     input: InputItems
     echo: Mapping[str, Any]
     """As `app.domain.echo.echo` makes it: what follows from the request alone, secrets removed."""
+    memory: Memory | None = None
+    """What the newest compaction item of the input stands for, if there is one."""
 
     @property
     def is_stored(self) -> bool:

@@ -13,9 +13,12 @@ NONCE_BYTES = 12
 FORM = b"\x01"
 """First byte of a sealed text; another form of it would have another one."""
 
+SECRETS_OF_TOOLS = b"holdfast:responses.secrets"
+"""What is sealed where nothing else is said: a background response's, in its row."""
+
 
 class CannotOpen(ValueError):
-    """The text was sealed with another key or for another response, or was changed since."""
+    """The text was sealed with another key or for another row, or was changed since."""
 
 
 class Seals:
@@ -30,18 +33,20 @@ class Seals:
     def can_seal(self) -> bool:
         return self._sealing is not None
 
-    def seal(self, text: bytes, tenant_id: int, response_id: UUID) -> bytes:
-        """Seal for this response alone: put into another row, it cannot be opened.
+    def seal(self, text: bytes, tenant_id: int, row_id: UUID, *, purpose: bytes = SECRETS_OF_TOOLS) -> bytes:
+        """Seal for this row alone: put into another one, it cannot be opened.
 
         Nonces are random: 2**32 of them under one key are safe, and a key seals fewer.
         """
         if self._sealing is None:
             raise ValueError("there is no key to seal with")
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return FORM + nonce + self._sealing.encrypt(nonce, text, _bound_to(tenant_id, response_id))
+        return FORM + nonce + self._sealing.encrypt(nonce, text, _bound_to(purpose, tenant_id, row_id))
 
-    def open(self, sealed: bytes, tenant_id: int, response_id: UUID) -> bytes:
-        """The text that was sealed for this response.
+    def open(
+        self, sealed: bytes, tenant_id: int, row_id: UUID, *, purpose: bytes = SECRETS_OF_TOOLS
+    ) -> bytes:
+        """The text that was sealed for this row and purpose.
 
         Raises:
             CannotOpen: none of the keys fits.
@@ -50,7 +55,7 @@ class Seals:
         if form == FORM and len(nonce) == NONCE_BYTES:
             for cipher in self._opening:
                 try:
-                    return cipher.decrypt(nonce, rest, _bound_to(tenant_id, response_id))
+                    return cipher.decrypt(nonce, rest, _bound_to(purpose, tenant_id, row_id))
                 except InvalidTag:
                     continue
         raise CannotOpen
@@ -60,5 +65,5 @@ NO_SEALS = Seals()
 """Of a process without keys: it refuses to seal, and opens nothing."""
 
 
-def _bound_to(tenant_id: int, response_id: UUID) -> bytes:
-    return b"holdfast:responses.secrets" + struct.pack(">q", tenant_id) + response_id.bytes
+def _bound_to(purpose: bytes, tenant_id: int, row_id: UUID) -> bytes:
+    return purpose + struct.pack(">q", tenant_id) + row_id.bytes

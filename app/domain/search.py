@@ -7,6 +7,9 @@ from uuid import UUID
 
 from app.domain.response import Status
 
+MAX_PAGE = 100
+"""The most objects of one page of a list."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:

@@ -1,11 +1,14 @@
 """Who owns the data, and who is asking now."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import IntFlag
 from fnmatch import fnmatchcase
 from uuid import UUID
 
-DEFAULT_TENANT_ID = 1
+from app.domain.dialects import Dialect
+
+DEFAULT_TENANT_ID, DEFAULT_TENANT = 1, "default"
 """The tenant of a server without keys; the first migration makes it."""
 
 
@@ -47,9 +50,18 @@ class Caller:
     scopes: Scope = ALL_SCOPES
     models: tuple[str, ...] | None = None
     """Glob patterns of the models that may be named; None is all."""
+    dialect: Dialect | None = None
+    """In which the key wants to be answered; None leaves it to the settings."""
+    tenant: str = field(default=DEFAULT_TENANT, compare=False)
+    """The tenant's name, which is the same on other servers, where it is known."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes.granted
 
     def may_name(self, model: str) -> bool:
         return self.models is None or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+def last_served(tenant_ids: Iterable[int], before: int) -> int:
+    """Whose turn was the last of these: tenants take turns by their ids, beginning behind `before`."""
+    return max(tenant_ids, key=lambda each: (each <= before, each))

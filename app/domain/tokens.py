@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from app.domain import prompts
+
 BYTES_PER_TOKEN = 4
 
 INLINE_TOKENS = 1_000
@@ -48,12 +50,13 @@ def size(blob: bytes) -> int:
 
 
 def estimate_request(params: Mapping[str, Any]) -> int:
-    """The estimated tokens that the model reads beside the items: the instructions, the tools, and the
-    format of the text where it is a schema.
+    """The estimated tokens that the model reads beside the items: the instructions, what a prompt says,
+    the tools, and the format of the text where it is a schema.
     """
     text_format = (params.get("text") or {}).get("format") or {}
     read = (
         params.get("instructions"),
+        prompts.said(params),
         params.get("tools"),
         text_format if text_format.get("type") == "json_schema" else None,
     )

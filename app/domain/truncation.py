@@ -114,13 +114,13 @@ def _cuts(items: Items, new_at: int) -> Iterator[int]:
     An empty new input cannot stand alone: there would be nothing to answer.
     """
     # The oldest item that each place and all later ones need.
-    needed = list(accumulate(reversed(_needed(items)), min))[::-1]
+    needed = list(accumulate(reversed(calls_of(items)), min))[::-1]
     for place in range(1, min(new_at + 1, len(items))):
         if needed[place] >= place and _is_beginning(items, place, new_at):
             yield place
 
 
-def _needed(items: Items) -> list[int]:
+def calls_of(items: Items) -> list[int]:
     """For each item the place of the call that it belongs to: its own place if it answers nothing, and
     -1 if the call lies further back. An id that is used again names the latest call.
     """
@@ -148,9 +148,9 @@ def _answered(item: Mapping[str, Any]) -> str | None:
 def _is_beginning(items: Items, place: int, new_at: int) -> bool:
     before, after = items[place - 1], items[place]
     if place == new_at:
-        return before["type"] != "reasoning" or _is_input(after)
-    return _is_input(after) and not _is_input(before)
+        return before["type"] != "reasoning" or is_input(after)
+    return is_input(after) and not is_input(before)
 
 
-def _is_input(item: Mapping[str, Any]) -> bool:
+def is_input(item: Mapping[str, Any]) -> bool:
     return item["type"] == "message" and item["role"] in _INPUT_ROLES

@@ -40,6 +40,8 @@ class Continuation:
     """Our item id to the upstream's own: encrypted reasoning is bound to it."""
     orphans: Mapping[str, str] = field(default_factory=dict[str, str])
     """Outputs in a conversation whose calls are not there: call id to item type."""
+    is_compacted: bool = False
+    """Whether the turn has a compaction item: then what stands before it is not sent."""
 
 
 _NOTHING = Continuation()

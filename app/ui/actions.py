@@ -33,6 +33,7 @@ async def cancel_response(response_id: str, caller: CallerDep, it: ResourcesDep)
     try:
         if not await cancel(it.db, caller, key, ttl_seconds=ttl_seconds):
             raise response_not_found(response_id)
+        await it.ring_deliveries()
     except Conflict:
         if await _status(response_id, caller, it) not in TERMINAL:
             raise

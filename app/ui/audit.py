@@ -71,7 +71,7 @@ class Question:
         return all(own[name] == value for name, value in self.values.items())
 
 
-def _question(
+async def _question(
     action: str | None = None,
     subject: Annotated[str | None, Query(max_length=100)] = None,
     key_id: Annotated[str | None, Query(max_length=100)] = None,

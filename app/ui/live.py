@@ -70,7 +70,7 @@ async def follow_response(
         is_padded=False,
         poll_seconds=min(it.settings.follow_poll_seconds, it.settings.keepalive_seconds),
     )
-    return sse.EventStream(_told(followed), spawn=it.spawn)
+    return sse.EventStream(_told(followed), attended=it.attended)
 
 
 def _number(text: str, otherwise: int) -> int:

@@ -22,6 +22,7 @@ _SAID: Mapping[str, str] = {
     "conversation.updated": "Conversation changed",
     "conversation.extended": "Items added to a conversation",
     "conversation.reduced": "Item taken out of a conversation",
+    "prompt.extended": "Version added to a prompt",
     "tenant.changed": "Tenant changed",
     "settings.changed": "Settings changed",
     "audit.read": "Audit trail read",

@@ -82,7 +82,7 @@ class Question:
         return f"{addresses.HOME}?{urlencode({**own, **filters, **within})}"
 
 
-def _question(
+async def _question(
     days: Range = "30",
     first: Annotated[date | None, Query(alias="from")] = None,
     last: Annotated[date | None, Query(alias="to")] = None,

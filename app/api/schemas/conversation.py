@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from app.api.schemas import refusals
-from app.api.schemas.bounds import AnyId, Many
+from app.api.schemas.bounds import BODY, AnyId, Many
 from app.api.schemas.create import Metadata
 from app.api.schemas.items import KeptItem
 from app.api.schemas.unions import refused
@@ -18,7 +18,14 @@ MAX_ITEMS = 20
 _NUL = "\0"
 
 
-def _without_nul(metadata: dict[str, str]) -> dict[str, str]:
+def without_nul(text: str) -> str:
+    """The text, if the database can hold it."""
+    if _NUL in text:
+        raise refused(lambda _, path: nul(path))
+    return text
+
+
+def _metadata_without_nul(metadata: dict[str, str]) -> dict[str, str]:
     """The database could not hold it, and what was replaced would not be found again."""
     for name, value in metadata.items():
         if _NUL in name or _NUL in value:
@@ -35,11 +42,10 @@ def nul(path: str) -> InvalidRequest:
 
 
 ConversationItems = Annotated[Many[KeptItem], Field(max_length=MAX_ITEMS)]
-StorableMetadata = Annotated[Metadata, AfterValidator(_without_nul)]
-_config = with_config(ConfigDict(extra="forbid", strict=True))
+StorableMetadata = Annotated[Metadata, AfterValidator(_metadata_without_nul)]
 
 
-@_config
+@BODY
 class CreateConversation(TypedDict, total=False):
     """Begin a conversation."""
 
@@ -47,21 +53,21 @@ class CreateConversation(TypedDict, total=False):
     metadata: StorableMetadata | None
 
 
-@_config
+@BODY
 class UpdateConversation(TypedDict):
     """Replace a conversation's metadata; null empties it."""
 
     metadata: StorableMetadata | None
 
 
-@_config
+@BODY
 class AddItems(TypedDict):
     """Append items to a conversation."""
 
     items: Annotated[ConversationItems, Field(min_length=1)]
 
 
-@_config
+@BODY
 class ForkConversation(TypedDict, total=False):
     """Begin a conversation with the items of another one, up to and including `item_id`."""
 

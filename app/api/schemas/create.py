@@ -6,11 +6,11 @@ Every parameter but `model` and `input` may be null, which means its default.
 
 from typing import Annotated, Literal, Required, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from app.api.schemas import refusals
-from app.api.schemas.bounds import LongText, Many, id_of
+from app.api.schemas.bounds import STRICT, LongText, Many, id_of
 from app.api.schemas.content import Variable
 from app.api.schemas.formats import ReasoningOptions, TextOptions
 from app.api.schemas.items import ItemList
@@ -87,7 +87,7 @@ class ImageOptions(TypedDict, total=False):
     context_compression: Literal["auto", "enabled", "disabled"] | None
 
 
-@with_config(ConfigDict(extra="forbid", strict=True))
+@with_config(STRICT)
 class CreateResponse(TypedDict, total=False):
     """Ask a model for a response."""
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from app.api.schemas.bounds import id_of
+from app.api.schemas.bounds import BODY, id_of
 from app.api.schemas.create import ConversationReference, Input
 from app.api.schemas.formats import ReasoningOptions, TextOptions
 from app.api.schemas.tool_choice import ToolChoice
@@ -13,7 +13,7 @@ from app.api.schemas.tools import Tools
 from app.api.schemas.unions import OneOf
 
 
-@with_config(ConfigDict(extra="forbid", strict=True))
+@BODY
 class CountInputTokens(TypedDict, total=False):
     """Count what a create with these parameters would give to the model."""
 
@@ -37,4 +37,3 @@ class CountInputTokens(TypedDict, total=False):
 
 
 COUNT = TypeAdapter(CountInputTokens)
-PARAMETERS = frozenset(CountInputTokens.__annotations__)
