@@ -29,6 +29,7 @@ from app.store import lifecycle, migrate
 from app.store.db import Database
 from app.store.statements import Statement
 from app.store.tables import responses as t
+from app.store.turn_rows import COLUMNS
 from tests.bench import http_load
 from tests.live import LiveServer
 
@@ -60,7 +61,7 @@ def settler(database_url: str) -> Generator[None]:
 
 
 def without_notes() -> None:
-    values = {name: sa.bindparam(name) for name in lifecycle._TURN}
+    values = {name: sa.bindparam(name) for name in COLUMNS}
     insert = pg.insert(t).values(values).values(finished_at=sa.func.now()).on_conflict_do_nothing()
     lifecycle._insert = Statement(insert.returning(t.c.id))
 

@@ -61,11 +61,16 @@ class _Recording:
         self.sent.append((query, args))
         return []
 
+    async def fetchmany(self, query: str, args: Sequence[Sequence[object]]) -> list[Any]:
+        self.sent += [(query, tuple(each)) for each in args]
+        return []
+
     async def execute(self, query: str, *args: object) -> str:
-        raise NotImplementedError(query, args)
+        self.sent.append((query, args))
+        return ""
 
     def transaction(self) -> Any:
-        raise NotImplementedError
+        raise TypeError("one statement is recorded, and that needs no transaction")
 
 
 def sent_by(work: Callable[[Tx], Awaitable[object]], *, fresh: Collection[UUID] = ()) -> Script:
