@@ -1,7 +1,7 @@
 """Background work in the test's own process: a queue of its own, workers, followers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from app.providers.base import Provider
 from app.providers.registry import Entry, Registry
 from app.store import attempts, events, responses
 from app.store.db import Database
+from app.store.entries import Entries
 from app.store.notifications import Notifications
 from app.store.responses import StoredResponse
 from tests.builders import a_draft
@@ -51,6 +52,14 @@ async def execute(database_url: str, statement: str, *arguments: object) -> list
         await connection.close()
 
 
+async def generate(worker: Background) -> bool:
+    """Claim one response and wait for its end; False if none was queued that may run."""
+    if worker._is_draining or not (runs := await worker._begun(1)):
+        return False
+    await asyncio.wait(runs)
+    return True
+
+
 async def empty_queue(database_url: str) -> None:
     """Remove what other tests left unfinished: a queue belongs to nobody, and any worker would take it."""
     await execute(database_url, "delete from responses where status < 2")
@@ -72,7 +81,7 @@ async def enqueued(
 ) -> Draft:
     """A background response as `create` leaves it: queued."""
     accepted = await accept(db, caller, a_draft(background=True, **params))
-    await enqueue(db, caller, accepted, max_queued=max_queued, seals=seals)
+    await enqueue(db, Entries(db, max_queued=max_queued), caller, accepted, seals=seals)
     return accepted.draft
 
 
@@ -188,10 +197,3 @@ async def journalled(db: Database, caller: Caller, response_id: UUID) -> Sequenc
     """What is in the journal: last sequence numbers and frames."""
     async with db.read(caller) as tx:
         return await events.read_after(tx, response_id, -1, limit=10_000)
-
-
-async def until(condition: Callable[[], Awaitable[object]], *, within_seconds: float = 2.0) -> None:
-    """Wait for what tells nobody that it has happened."""
-    async with asyncio.timeout(within_seconds):
-        while not await condition():  # noqa: ASYNC110 - the product has no use for such a signal
-            await asyncio.sleep(0.005)

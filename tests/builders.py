@@ -12,14 +12,16 @@ from app.domain.response import Draft
 from app.domain.search import Filters
 from app.domain.tenancy import Caller
 from app.generation import engine
-from app.generation.accept import accept
+from app.generation.accept import DEFAULT_TERMS, accept
 from app.generation.composer import Composer
 from app.generation.engine import Run
 from app.generation.feed import Feed
+from app.generation.history import Terms
 from app.generation.keeping import NewRow
 from app.providers.base import Provider
 from app.store import responses, search
 from app.store.db import Database
+from app.store.entries import Entries
 from app.store.responses import StoredResponse
 from tests.scripted import ScriptedProvider, answer
 
@@ -42,11 +44,17 @@ def a_draft(**params: Any) -> Draft:
 
 
 async def a_run(
-    db: Database, caller: Caller, provider: Provider, draft: Draft | None = None, **changes: Any
+    db: Database,
+    caller: Caller,
+    provider: Provider,
+    draft: Draft | None = None,
+    *,
+    terms: Terms = DEFAULT_TERMS,
+    **changes: Any,
 ) -> Run:
     """The accepted draft, ready to run, with a feed if it asked for a stream; `changes` are fields of `Run`."""
     draft = draft or a_draft()
-    accepted = await accept(db, caller, draft)
+    accepted = await accept(db, caller, draft, terms)
     draft = accepted.draft
     feed = Feed() if draft.is_streamed else None
     run = Run(
@@ -59,7 +67,7 @@ async def a_run(
             is_streamed=draft.is_streamed,
         ),
         composer=Composer(draft, is_heard=feed is not None),
-        keeper=NewRow(db, caller, accepted, provider.name),
+        keeper=NewRow(db, Entries(db, max_queued=9), caller, accepted, provider.name),
         listener=feed,
         max_run_seconds=60,
     )

@@ -6,11 +6,13 @@ from typing import TypeVar
 
 import httpx2
 
+from app.domain.dialects import Dialect
 from app.domain.keys import Key, mint
 from app.domain.tenancy import Scope
 from app.store import keys, tenants
 from app.store.db import Database, SystemTx
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 _T = TypeVar("_T")
 
@@ -25,6 +27,7 @@ async def new_key(
     *,
     lifetime: timedelta | None = None,
     models: Sequence[str] | None = None,
+    dialect: Dialect | None = None,
 ) -> Key:
     key = mint()
 
@@ -32,7 +35,7 @@ async def new_key(
         tenant_id = await tenants.find_or_create(tx, tenant)
         if models is not None:
             await tenants.set_models(tx, tenant_id, models)
-        await keys.create(tx, key, tenant_id=tenant_id, scopes=scopes, lifetime=lifetime)
+        await keys.create(tx, key, tenant_id=tenant_id, scopes=scopes, lifetime=lifetime, dialect=dialect)
 
     await in_system(database_url, create)
     return key
@@ -58,4 +61,6 @@ def client_with(server: LiveServer, key: Key | str | None) -> httpx2.Client:
     """A client that sends this key, or none."""
     text = key.text if isinstance(key, Key) else key
     headers = {} if text is None else {"authorization": f"Bearer {text}"}
-    return httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=20, headers=headers)
+    return httpx2.Client(
+        base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE_SECONDS, headers=headers
+    )

@@ -1,5 +1,6 @@
 """A live server in a process of its own, stopped and started at will."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Self
+
+from tests.waiting import PATIENCE_SECONDS
 
 
 class LiveServer:
@@ -62,7 +66,7 @@ class LiveServer:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._is_ready():
             assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
@@ -75,7 +79,7 @@ class LiveServer:
             self._process.kill()
         else:
             self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(PATIENCE_SECONDS)
 
     def restart(self, *, kill: bool = False) -> None:
         self.stop(kill=kill)
@@ -98,7 +102,15 @@ class LiveServer:
         self._folder.cleanup()
 
 
+# Below those that the kernel gives to whoever asks for any: one of these stays ours while nothing listens there,
+# as that of a server which is about to start, or is started again. Each process has a hundred of its own.
+_OURS = range(first := 12_000 + os.getpid() % 200 * 100, first + 100)
+_turns = cycle(_OURS)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in islice(_turns, len(_OURS)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("all are taken")

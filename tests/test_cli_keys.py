@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import cli, cli_keys, ids
+from app.domain.dialects import Dialect
 from app.domain.keys import parse
 from app.domain.tenancy import Scope
 from app.settings import ConfigurationError, environment
@@ -84,6 +85,13 @@ class TestCreate:
         assert (made.expires_at - made.created_at).days == 90
         assert self.made(run, quiet_database_url).expires_at is None
 
+    def test_it_speaks_the_dialect_that_was_asked_for(self, run: Run, quiet_database_url: str) -> None:
+        assert self.made(run, quiet_database_url).dialect is None
+        made = self.made(run, quiet_database_url, "--dialect", "openrouter")
+        assert made.dialect is Dialect.OPENROUTER
+        [line] = [line for line in run("key", "list")[1].splitlines() if ids.key_id(made.id) in line]
+        assert "openrouter" in line
+
     def made(self, run: Run, database_url: str, *words: str) -> ListedKey:
         code, out, err = run("key", "create", "--tenant", "acme", *words)
         assert code == 0, err
@@ -104,7 +112,7 @@ class TestCreate:
         assert (code, out) == (2, "")
         assert re.fullmatch(r"holdfast: --\w+ has to be printable text.*\n", err)
 
-    @pytest.mark.parametrize("words", [["--scope", "root"], ["--expires", "-1"], []])
+    @pytest.mark.parametrize("words", [["--scope", "root"], ["--dialect", "x"], ["--expires", "-1"], []])
     def test_a_wrong_option_is_named(self, run: Run, words: list[str]) -> None:
         tenant = ["--tenant", "a"] if words else []
         code, out, err = run("key", "create", *tenant, *words)

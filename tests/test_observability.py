@@ -1,24 +1,11 @@
 import json
 import logging
-from collections.abc import Generator
 from typing import Any
 
 import pytest
 import structlog
 
 from app.observability import configure_logging
-
-
-@pytest.fixture(autouse=True)
-def set_up_again() -> Generator[None]:
-    """Give the test run its own handlers back."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

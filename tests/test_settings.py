@@ -139,6 +139,10 @@ class TestDefaultUpstreams:
         ('default_model = "gpt-5"', "default_model: no upstream serves 'gpt-5'"),
         ("pool_size =", "Invalid value"),
         (
+            '[[upstreams]]\nname = "a"\nprotocol = "offline"\ncompaction = "upstream"',
+            "upstreams.0: compaction can be left to the upstream only with protocol 'responses'",
+        ),
+        (
             '[[upstreams]]\nname = "a"\nprotocol = "grpc"',
             "upstreams.0.protocol: Input should be 'responses', 'chat_completions' or 'offline'",
         ),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.api.upstream import Upstream, upstream_at
 from tests.live import LiveServer, free_port
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -70,5 +71,5 @@ def upstreams(port: int) -> str:
 
 @contextmanager
 def client_of(server: LiveServer) -> Generator[httpx2.Client]:
-    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE_SECONDS) as client:
         yield client

@@ -44,9 +44,9 @@ def is_free(api: httpx2.Client, name: str) -> bool:
     return answer.status_code == 200
 
 
-async def soon(holds: Callable[[], bool], *, within_seconds: float = 3) -> None:
-    """Wait for what another process does and tells nobody; far less than any lease but the shortest."""
-    async with asyncio.timeout(within_seconds):
+async def soon(holds: Callable[[], bool]) -> None:
+    """Wait for what another process does and tells nobody; less than any lease but the shortest."""
+    async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 - there is no signal from another process
             await asyncio.sleep(0.01)
 

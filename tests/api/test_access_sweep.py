@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
 from app.api.authentication import is_guarded
 from app.api.scopes import needed
@@ -19,8 +19,11 @@ from app.settings import Settings
 from tests.api import conversing
 from tests.api.asking import MISSING, create, refusal
 from tests.api.conversing import CONVERSATIONS, NO_ITEM, NOBODY
+from tests.api.socketing import HANDSHAKE
+from tests.background import execute
 from tests.keys import IMPATIENT, client_with, new_key, revoke
 from tests.live import LiveServer
+from tests.prompting import NO_PROMPT, keep
 
 Route = tuple[str, str]
 
@@ -39,6 +42,7 @@ class Row:
     malformed: int | None = None
     body: Mapping[str, Any] | None = None
     """What a good request sends, where it sends anything."""
+    granted: int = 200
 
 
 def of_one(scope: Scope, body: Mapping[str, Any] | None = None) -> Row:
@@ -47,6 +51,8 @@ def of_one(scope: Scope, body: Mapping[str, Any] | None = None) -> Row:
 
 
 ITEM = {"items": [conversing.said("x")]}
+HOOK = {"name": "x", "url": "https://example.com", "event_types": ["response.completed"]}
+HOOKS = "/v1/webhook_endpoints/{webhook_endpoint_id}"
 OPEN = {
     ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/openapi.json"), ("GET", "/docs"),
     ("GET", "/docs/oauth2-redirect"), ("GET", "/redoc"),
@@ -56,6 +62,7 @@ OPEN = {
 TABLE: dict[Route, Row] = {
     ("POST", "/v1/responses"): Row(WRITE, body={"model": "offline", "input": "hi"}),
     ("GET", "/v1/responses"): Row(READ),
+    ("WEBSOCKET", "/v1/responses"): Row(WRITE, granted=101),
     ("GET", "/v1/responses/stats"): Row(READ),
     ("GET", "/v1/responses/export"): Row(AUDIT),
     ("GET", "/v1/responses/{response_id}/lineage"): of_one(READ),
@@ -66,6 +73,7 @@ TABLE: dict[Route, Row] = {
     ("GET", "/v1/responses/{response_id}/input_items"): of_one(READ),
     ("GET", "/v1/responses/{response_id}/context"): of_one(READ),
     ("POST", "/v1/responses/input_tokens"): Row(READ, body={"input": "hi"}),
+    ("POST", "/v1/responses/compact"): Row(WRITE, body={"model": "offline", "input": "hi"}),
     ("POST", "/v1/conversations"): Row(WRITE, body={}),
     ("GET", "/v1/conversations"): Row(READ),
     ("GET", "/v1/conversations/{conversation_id}"): of_one(READ),
@@ -77,9 +85,27 @@ TABLE: dict[Route, Row] = {
     ("GET", "/v1/conversations/{conversation_id}/items/{item_id}"): of_one(READ),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}"): of_one(WRITE),
     ("GET", "/v1/conversations/{conversation_id}/context"): of_one(READ),
+    ("POST", "/v1/prompts"): Row(WRITE, body={"template": {}}),
+    ("GET", "/v1/prompts"): Row(READ),
+    ("GET", "/v1/prompts/{prompt_id}"): of_one(READ),
+    ("POST", "/v1/prompts/{prompt_id}"): of_one(WRITE, {"name": "x"}),
+    ("DELETE", "/v1/prompts/{prompt_id}"): of_one(WRITE),
+    ("POST", "/v1/prompts/{prompt_id}/versions"): of_one(WRITE, {"template": {}}),
+    ("GET", "/v1/prompts/{prompt_id}/versions"): of_one(READ),
     ("GET", "/v1/audit/records"): Row(AUDIT),
     ("GET", "/v1/audit/checkpoints"): Row(AUDIT),
     ("GET", "/v1/audit/verification"): Row(AUDIT),
+    ("GET", "/v1/webhook_event_types"): Row(READ),
+    ("GET", "/v1/webhook_endpoints"): Row(READ),
+    ("POST", "/v1/webhook_endpoints"): Row(WRITE, body=HOOK),
+    ("GET", HOOKS): of_one(READ),
+    ("POST", HOOKS): of_one(WRITE, {"name": "x"}),
+    ("DELETE", HOOKS): of_one(WRITE),
+    ("POST", f"{HOOKS}/rotate_secret"): of_one(WRITE, {}),
+    ("POST", f"{HOOKS}/test"): of_one(WRITE, {"event_type": "response.failed"}),
+    ("GET", f"{HOOKS}/deliveries"): of_one(READ),
+    ("GET", f"{HOOKS}/deliveries/{{event_id}}"): of_one(READ),
+    ("POST", f"{HOOKS}/deliveries/{{event_id}}/replay"): of_one(WRITE),
     ("GET", "/v1/models"): Row(READ),
     ("GET", "/v1/models/{model}"): Row(READ),
 }
@@ -87,6 +113,8 @@ TABLE: dict[Route, Row] = {
 
 def contexts() -> Iterator[tuple[Route, Any]]:
     for route in iter_route_contexts(create_app(Settings()).routes):
+        if isinstance(route.original_route, APIWebSocketRoute):
+            yield ("WEBSOCKET", str(route.path)), route.original_route
         for method in (route.methods or set[str]()) - {"HEAD"}:
             yield (method, str(route.path).replace(":path", "")), route.original_route
 
@@ -105,7 +133,7 @@ def test_every_route_has_its_row() -> None:
 def test_every_route_declares_its_scope(route: Route) -> None:
     """In the code beside it; the table only says what it ought to be."""
     declared = ROUTES[route]
-    assert isinstance(declared, APIRoute)
+    assert isinstance(declared, APIRoute | APIWebSocketRoute)
     assert needed(declared) == TABLE[route].scope
 
 
@@ -131,16 +159,30 @@ class Place:
 @pytest.fixture(scope="module")
 def place(quiet_database_url: str) -> Generator[Place]:
     made = asyncio.run(make_keys(quiet_database_url))
-    with LiveServer(quiet_database_url, environment=IMPATIENT) as server:
+    with LiveServer(quiet_database_url, environment=SERVED) as server:
         with client_with(server, made["stranger"]) as stranger:
             conversation = conversing.begin(stranger, "secret")
             theirs = {
                 "response_id": create(stranger, "secret")["id"],
                 "conversation_id": conversation,
                 "item_id": conversing.items_of(stranger, conversation)[0]["id"],
+                "webhook_endpoint_id": stranger.post("/v1/webhook_endpoints", json=HOOK).json()["id"],
+                "prompt_id": keep(stranger, {"instructions": "secret"})["id"],
             }
+        theirs["event_id"] = asyncio.run(end_of(quiet_database_url, theirs))
         with client_with(server, None) as client:
             yield Place(client, made, theirs)
+
+
+async def end_of(database_url: str, theirs: Mapping[str, str]) -> str:
+    """The end of a response, told to their endpoint: as if it had been one in the background."""
+    response, endpoint = (theirs[name].rpartition("_")[2] for name in ("response_id", "webhook_endpoint_id"))
+    insert = """
+        insert into webhook_deliveries (tenant_id, endpoint_id, event_id, event_type)
+        select tenant_id, id, $2, 'response.completed' from webhook_endpoints where id = $1
+    """
+    await execute(database_url, insert, endpoint, response)
+    return f"evt_{response}"
 
 
 async def make_keys(database_url: str) -> dict[str, Key]:
@@ -152,8 +194,13 @@ async def make_keys(database_url: str) -> dict[str, Key]:
     return made
 
 
+SERVED = {**IMPATIENT, "HOLDFAST_SEAL_KEY": "A" * 43 + "="}
 SCOPES = ("read", "write", "audit", "admin")
-MISSING_IDS = {"response_id": MISSING, "conversation_id": NOBODY, "item_id": NO_ITEM}
+MISSING_IDS = {
+    "response_id": MISSING, "conversation_id": NOBODY, "item_id": NO_ITEM,
+    "webhook_endpoint_id": "we_" + "0" * 32, "event_id": "evt_" + "0" * 32,
+    "prompt_id": NO_PROMPT,
+}  # fmt: skip
 
 
 def ask(
@@ -165,7 +212,10 @@ def ask(
     if row and row.body is not None and not sent:
         sent = {"json": row.body}
     if text is not None:
-        sent["headers"] = {"authorization": f"Bearer {text}"}
+        sent["headers"] = [("authorization", f"Bearer {text}")]
+    if method == "WEBSOCKET":
+        # A refusal of an upgrade is an answer like any other, and a plain client reads it.
+        method, sent["headers"] = "GET", [*HANDSHAKE.items(), *sent.get("headers", ())]
     return place.client.request(method, path, **sent)
 
 
@@ -194,8 +244,9 @@ NO_KEY = "You didn't provide an API key."
 @pytest.mark.parametrize("route", GUARDED, ids=" ".join)
 def test_without_a_key_nothing_is_told(place: Place, route: Route) -> None:
     check_401(ask(place, route, None), begins=NO_KEY)
-    # A body that is wrong in every way changes nothing: it is not looked at (behaviour 143).
-    check_401(ask(place, route, None, content=b'{"model":'), begins=NO_KEY)
+    # A body that is wrong in every way changes nothing: it is not looked at (behaviour 143). An upgrade has none.
+    if route[0] != "WEBSOCKET":
+        check_401(ask(place, route, None, content=b'{"model":'), begins=NO_KEY)
 
 
 HEADERS = ["", "Bearer", "bearer", "Basic aGY6eA==", "hf_x", "Token abc", "\xff\xfe"]
@@ -240,14 +291,16 @@ def test_a_key_may_do_what_its_scope_says(place: Place, route: Route, scope: str
     # Of a route that is allowed, what comes next is the lookup of an id that is missing.
     answer = ask(place, route, place.keys[scope])
     if wanted in Scope[scope.upper()].granted:
-        assert answer.status_code == (TABLE[route].foreign or 200)
+        assert answer.status_code == (TABLE[route].foreign or TABLE[route].granted)
         return
     told = refusal(answer)
     assert (told.status, told.code, told.type) == (403, "insufficient_permissions", "invalid_request_error")
     assert told.message.endswith(f"Missing scopes: {(wanted.name or '').lower()}.")
 
 
-@pytest.mark.parametrize("route", [route for route in GUARDED if route[0] != "GET"], ids=" ".join)
+@pytest.mark.parametrize(
+    "route", [route for route in GUARDED if route[0] not in {"GET", "WEBSOCKET"}], ids=" ".join
+)
 def test_a_missing_scope_is_told_before_the_request_is_read(place: Place, route: Route) -> None:
     if TABLE[route].scope is WRITE:
         answer = ask(place, route, place.keys["audit"], content=b'{"model":', params={"include": "nonsense"})
@@ -293,7 +346,11 @@ def test_a_malformed_id_is_refused(place: Place, route: Route) -> None:
 
 @pytest.mark.parametrize("route", WITH_IDS, ids=" ".join)
 def test_what_only_begins_like_an_id_is_missing(place: Place, route: Route) -> None:
-    names = {"response_id": "resp_x", "conversation_id": "conv_x", "item_id": "msg_x"}
+    names = {
+        "response_id": "resp_x", "conversation_id": "conv_x", "item_id": "msg_x",
+        "webhook_endpoint_id": "we_x", "event_id": "evt_x",
+        "prompt_id": "pmpt_x",
+    }  # fmt: skip
     assert refusal(ask(place, route, place.keys["admin"], names)).status == TABLE[route].foreign
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import time
 from base64 import b64encode
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -23,7 +22,9 @@ from tests.api.conversing import CONVERSATIONS, NOBODY, add, begin, fork, items_
 from tests.background import execute
 from tests.keys import IMPATIENT, client_with, new_key
 from tests.live import LiveServer
+from tests.prompting import PROMPTS, extend, keep
 from tests.trails import behind_the_trigger
+from tests.waiting import wait_until
 
 AUDIT = "/v1/audit"
 RECORDS, CHECKPOINTS, VERIFICATION = f"{AUDIT}/records", f"{AUDIT}/checkpoints", f"{AUDIT}/verification"
@@ -97,11 +98,8 @@ def told(auditor: httpx2.Client, **asked: Any) -> list[tuple[str, str | None, Js
 
 def until_told(auditor: httpx2.Client, count: int, **asked: Any) -> list[Json]:
     """The records, once there are so many: reads are noted a little later."""
-    deadline = time.monotonic() + 15
-    while len(found := listed(auditor, **asked)) < count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return found
+    wait_until(lambda: len(listed(auditor, **asked)) >= count)
+    return listed(auditor, **asked)
 
 
 class TestWhatIsTold:
@@ -161,6 +159,24 @@ class TestWhatIsTold:
             ("conversation.created", empty, {"items": 0}),
         ]
         assert [bool(record["digest"]) for record in listed(auditor)] == [True, True, *[False] * 5]
+
+    def test_what_is_done_to_prompts(self, writer: httpx2.Client, auditor: httpx2.Client) -> None:
+        name = keep(writer, {}, name="n")["id"]
+        extend(writer, name, {})
+        writer.post(f"{PROMPTS}/{name}", json={"default_version": "1"})
+        chosen = keep(writer, {}, id="pmpt_chosen")["id"]
+        writer.delete(f"{PROMPTS}/{name}")
+        found = told(auditor)
+        assert found[:3] + found[4:] == [
+            ("prompt.created", name, {"id": name, "name": "n"}),
+            ("prompt.extended", name, {"id": name, "version": 2}),
+            ("prompt.updated", name, {"id": name, "changed": ["default_version"], "pinned": 1}),
+            ("prompt.deleted", name, {"id": name}),
+        ]
+        assert (found[3][0], found[3][2]) == ("prompt.created", {"id": chosen, "name": ""})
+        assert [each["action"] for each in listed(auditor, subject=name)] == [
+            "prompt.created", "prompt.extended", "prompt.updated", "prompt.deleted",
+        ]  # fmt: skip
 
     def test_a_response_in_a_conversation(self, writer: httpx2.Client, auditor: httpx2.Client) -> None:
         name = begin(writer)
@@ -269,13 +285,14 @@ class TestReads:
 
 def until(auditor: httpx2.Client, action: str) -> list[Json]:
     """The records of a kind, once there is one."""
-    deadline = time.monotonic() + 15
-    while True:
-        found = auditor.get(RECORDS, params={"action": action, "order": "asc"}).json()["data"]
-        if found:
-            return found[:1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    found = list[Json]()
+
+    def look() -> bool:
+        found.extend(auditor.get(RECORDS, params={"action": action, "order": "asc"}).json()["data"])
+        return bool(found)
+
+    wait_until(look)
+    return found[:1]
 
 
 class TestScopes:

@@ -14,7 +14,8 @@ from tests.api.asking import CREATE, MISSING, Refusal, create, frames, invalid, 
 from tests.api.conftest import client_of
 from tests.background import empty_queue, execute
 from tests.live import LiveServer
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running, wait_until
+from tests.waiting import wait_until
+from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
 MAX_QUEUED = 4
 
@@ -71,7 +72,7 @@ def read(api: httpx2.Client, response: dict[str, Any]) -> dict[str, Any]:
 
 def reached(api: httpx2.Client, response: dict[str, Any], *statuses: str) -> dict[str, Any]:
     """The response once it is in one of these states."""
-    wait_until(lambda: read(api, response)["status"] in statuses, seconds=20)
+    wait_until(lambda: read(api, response)["status"] in statuses)
     return read(api, response)
 
 

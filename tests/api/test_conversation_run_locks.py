@@ -25,6 +25,7 @@ from tests.api.conversing import (
 from tests.api.running import LOCKED, absent, attempt, is_free, running, turn
 from tests.api.upstream import Upstream
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 WAIT = "Holdfast-Conversation-Wait"
 UNREACHABLE = "redis://127.0.0.1:1/0"
@@ -66,7 +67,7 @@ class TestWhileOneRuns:
         for process in (api, terse):
             began = time.monotonic()
             assert refusal(attempt(process, name, **params)) == LOCKED
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
 
     def test_items_are_neither_added_nor_removed(
         self, api: httpx2.Client, terse: httpx2.Client, name: str
@@ -145,7 +146,7 @@ class TestFreeAtOnce:
         [
             ("::what", {}, (400, "input")),
             ("hi", {"tools": [{"type": "web_search"}]}, (400, "tools[0].type")),
-            ("hi", {"prompt": {"id": "pmpt_1"}}, (400, "prompt")),
+            ("hi", {"prompt": {"id": "pmpt_1"}}, (404, None)),
             ([{"type": "function_call_output", "call_id": "c", "output": "1"}], {}, (400, "input")),
             ([called("c")], {}, (400, "input")),
             ([{"type": "item_reference", "id": NO_ITEM}], {}, (404, "input")),
@@ -224,7 +225,7 @@ class TestWaiting:
         async with running(server.port, name, "::words 20 20") as connection:
             first, second = await asyncio.gather(
                 connection.rest(),
-                asyncio.to_thread(attempt, terse, name, "next", headers={WAIT: "10"}),
+                asyncio.to_thread(attempt, terse, name, "next", headers={WAIT: "50"}),
             )
         response = frames(b"".join(first))[-1].data["response"]
         assert texts_of(api, name) == ["::words 20 20", text(response), "next", text(second.json())]
@@ -250,23 +251,23 @@ class TestWaiting:
     async def test_a_lease_that_ends_is_waited_for_too(self, api: httpx2.Client, database_url: str) -> None:
         name = begin(api)
         await hold(database_url, name, seconds=1)
-        assert attempt(api, name, headers={WAIT: "10"}).status_code == 200
+        assert attempt(api, name, headers={WAIT: "50"}).status_code == 200
 
     async def test_who_waits_for_a_conversation_that_is_deleted_is_told(
         self, server: LiveServer, api: httpx2.Client
     ) -> None:
         name = begin(api)
         async with running(server.port, name):
-            waiting = asyncio.ensure_future(asyncio.to_thread(attempt, api, name, headers={WAIT: "10"}))
+            waiting = asyncio.ensure_future(asyncio.to_thread(attempt, api, name, headers={WAIT: "50"}))
             await asyncio.to_thread(httpx2.delete, f"{server.base_url}/conversations/{name}")
             assert refusal(await waiting) == absent(name)
 
     async def test_all_that_wait_get_their_turn(self, api: httpx2.Client, server: LiveServer) -> None:
         name = begin(api)
-        with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE_SECONDS) as client:
             answers = await asyncio.gather(
                 *[
-                    asyncio.to_thread(attempt, client, name, f"turn {number}", headers={WAIT: "20"})
+                    asyncio.to_thread(attempt, client, name, f"turn {number}", headers={WAIT: "50"})
                     for number in range(6)
                 ]
             )

@@ -1,6 +1,5 @@
 """`conversation` on create: what the model is given, and what stays in the conversation."""
 
-import asyncio
 from typing import Any
 
 import httpx2
@@ -26,6 +25,7 @@ from tests.api.conversing import (
 from tests.api.running import absent, attempt, is_free, running, soon, turn
 from tests.api.upstream import Upstream
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS, patience
 
 either_form = pytest.mark.parametrize("form", [str, lambda name: {"id": name}], ids=["id", "object"])
 streamed = pytest.mark.parametrize("is_streamed", [False, True], ids=["json", "stream"])
@@ -104,7 +104,7 @@ class TestAppended:
         assert len({item["id"] for item in items}) == 4
 
     def test_by_the_time_the_official_client_hears_the_end(self, server: LiveServer) -> None:
-        with OpenAI(base_url=server.base_url, api_key="any", timeout=10) as client:
+        with OpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
             conversation = client.conversations.create(metadata={"topic": "demo"})
             with client.responses.create(
                 model="offline", input="one", conversation=conversation.id, stream=True
@@ -160,7 +160,7 @@ class TestAppended:
         async with post(terse_server.port, body):
             await upstream.asked.wait()
             assert not is_free(terse, name)
-        async with asyncio.timeout(1):
+        async with patience():
             await upstream.hung_up.wait()
         await soon(lambda: is_free(terse, name))
         assert texts_of(terse, name) == ["one", "free"]

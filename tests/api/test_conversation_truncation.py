@@ -1,6 +1,5 @@
 """`truncation` in a long conversation with the offline model, whose window a configuration makes small."""
 
-import time
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +12,7 @@ from tests.api.conftest import client_of
 from tests.api.conversing import add, begin, items_of
 from tests.api.running import attempt, is_free
 from tests.live import LiveServer
+from tests.waiting import wait_until
 from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
 UPSTREAMS = orjson.dumps([
@@ -52,12 +52,9 @@ def name(api: httpx2.Client) -> str:
 def ended(api: httpx2.Client, answer: httpx2.Response) -> dict[str, Any]:
     """A response that has completed, in whatever way it was asked for."""
     assert answer.status_code == 200, answer.text
-    response, end = answer.json(), time.monotonic() + 10
-    while response["status"] in {"queued", "in_progress"}:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-        response = api.get(f"{CREATE}/{response['id']}").json()
-    return response
+    path = f"{CREATE}/{answer.json()['id']}"
+    wait_until(lambda: api.get(path).json()["status"] not in {"queued", "in_progress"})
+    return api.get(path).json()
 
 
 @in_both_ways

@@ -22,6 +22,7 @@ from tests.api.running import soon
 from tests.exporting import kept, names, objects
 from tests.keys import client_with, new_key
 from tests.live import LiveServer
+from tests.waiting import patience
 
 EXPORT = "/v1/responses/export"
 LARGE = "A long story. " * 40_000
@@ -78,7 +79,7 @@ async def asking(port: int, key: Key, **query: str) -> AsyncGenerator[Connection
     writer.write(f"authorization: Bearer {key.text}\r\n\r\n".encode())
     connection = Connection(reader, writer)
     try:
-        async with asyncio.timeout(10):
+        async with patience():
             await connection.head()
         yield connection
     finally:

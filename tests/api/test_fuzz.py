@@ -15,12 +15,14 @@ import schemathesis.openapi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.api.schemas.prompt import PromptTemplate
 from app.domain.gates import INCLUDES
 from app.main import create_app
 from app.settings import Settings, environment
 from tests.api import bodies
 from tests.api.hostile import Request, Wire, requests
 from tests.live import LiveServer
+from tests.prompting import keep, user
 
 WANTED = environment().get("HOLDFAST_TEST_FUZZ_EXAMPLES")
 
@@ -54,6 +56,26 @@ def test_valid_bodies(api: httpx2.Client, parent: bytes, body: dict[str, Any]) -
     check(api, bodies.encode(body).replace(bodies.PARENT.encode(), parent))
 
 
+@fuzzed(100)
+@given(body=bodies.valid() | bodies.mutated())
+def test_bodies_of_clients_of_another_dialect(api: httpx2.Client, body: dict[str, Any]) -> None:
+    headers = {"content-type": "application/json", "Holdfast-Dialect": "openrouter"}
+    answer = api.post("/v1/responses", content=bodies.encode(body), headers=headers)
+    assert answer.status_code in {200, 400, 404}, answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]["code"] == answer.status_code
+        return
+    said = outcome(answer)
+    assert isinstance(said["output_text"], str)
+    if said["store"]:
+        assert (
+            api.get(
+                f"/v1/responses/{said['id']}", params={"include": sorted(INCLUDES)}, headers=headers
+            ).json()
+            == said
+        )
+
+
 @fuzzed(150)
 @given(body=bodies.mutated(), is_ascii=st.booleans())
 def test_bodies_with_something_wrong_in_them(
@@ -81,6 +103,10 @@ def test_bytes_that_are_hardly_a_body(api: httpx2.Client, body: bytes) -> None:
             "/v1/conversations/{id}/items",
             "/v1/conversations/{conversation}/items",
             "/v1/conversations/{conversation}/items/{id}",
+            "/v1/prompts",
+            "/v1/prompts/{id}",
+            "/v1/prompts/{id}/versions",
+            "/v1/prompts/{prompt}/versions",
         ]
     ),
     name=bodies.TEXT | bodies.IDS,
@@ -96,14 +122,16 @@ def test_bytes_that_are_hardly_a_body(api: httpx2.Client, body: bytes) -> None:
                 "stream",
                 "metadata[a]",
                 "metadata[\0]",
+                "version",
             ]
         ),
         bodies.TEXT | bodies.IDS,
     ),
 )
 def test_paths_and_queries(
-    api: httpx2.Client, conversation: str, path: str, name: str, query: dict[str, str]
+    api: httpx2.Client, conversation: str, prompt: str, path: str, name: str, query: dict[str, str]
 ) -> None:
+    path = path.replace("{prompt}", prompt)
     pairs = "&".join(f"{quote(key)}={quote(value)}" for key, value in query.items())
     path = path.replace("{id}", quote(name)).replace("{conversation}", conversation)
     check_answer(api.get(f"{path}?{pairs}"))
@@ -142,6 +170,47 @@ def test_bodies_of_conversations(
         assert api.get(f"/v1/conversations/{name}/items").status_code == 200
 
 
+@fuzzed(100)
+@given(
+    path=st.sampled_from(["", "/{id}", "/{id}/versions"]),
+    body=bodies.mutated() | bodies.valid(),
+    more=st.dictionaries(
+        st.sampled_from(["id", "name", "metadata", "default_version", "template"]),
+        bodies.ANYTHING | st.dictionaries(bodies.TEXT, bodies.TEXT) | bodies.TEXT,
+    ),
+    is_ascii=st.booleans(),
+)
+def test_bodies_of_prompts(
+    api: httpx2.Client, prompt: str, path: str, body: dict[str, Any], more: dict[str, Any], *, is_ascii: bool
+) -> None:
+    """What creates say as templates, with odd things beside them."""
+    names = PromptTemplate.__annotations__
+    template = {key: value for key, value in body.items() if key in names}
+    if isinstance(body.get("input"), list):
+        template["messages"] = body["input"]
+    sent = {"template": template, **more}
+    sent = {key: sent[key] for key in sent if path != "/{id}" or key != "template"}
+    answer = api.post(
+        f"/v1/prompts{path.replace('{id}', prompt)}", content=bodies.encode(sent, is_ascii=is_ascii)
+    )
+    check_answer(answer)
+    if answer.status_code == 200 and not path:
+        name = answer.json()["id"]
+        assert api.get(f"/v1/prompts/{name}").json() == answer.json()
+        check(api, bodies.encode({"model": "offline", "input": "hi", "prompt": {"id": name}}))
+
+
+@fuzzed(150)
+@given(
+    variables=bodies.ANYTHING
+    | st.dictionaries(st.sampled_from(["a", "b"]) | bodies.TEXT, bodies.TEXT | bodies.ANYTHING),
+    version=st.none() | bodies.TEXT,
+)
+def test_variables_of_prompts(api: httpx2.Client, prompt: str, variables: Any, version: str | None) -> None:
+    named = {"id": prompt, "variables": variables} | ({"version": version} if version else {})
+    check(api, bodies.encode({"model": "offline", "input": "hi", "prompt": named}))
+
+
 @fuzzed(200)
 @given(request=requests())
 def test_any_request_to_any_route(wire: Wire, known: dict[str, str], request: Request) -> None:
@@ -174,6 +243,11 @@ def quote(name: str) -> str:
 @pytest.fixture(scope="module")
 def parent(api: httpx2.Client) -> bytes:
     return api.post("/v1/responses", json={"model": "offline", "input": "hi"}).json()["id"].encode()
+
+
+@pytest.fixture(scope="module")
+def prompt(api: httpx2.Client) -> str:
+    return keep(api, {"messages": [user("{{a}} and {{b}}")]})["id"]
 
 
 @pytest.fixture(scope="module")

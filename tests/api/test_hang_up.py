@@ -10,6 +10,7 @@ from tests.api.asking import CREATE
 from tests.api.connection import post
 from tests.api.upstream import Upstream
 from tests.live import LiveServer
+from tests.waiting import patience
 
 rudely = pytest.mark.parametrize("rudely", [False, True], ids=["closed", "reset"])
 streamed = pytest.mark.parametrize("is_streamed", [False, True], ids=["json", "stream"])
@@ -21,7 +22,7 @@ def asking(tag: str, *, is_streamed: bool) -> dict[str, Any]:
 
 async def stored(server: LiveServer, tag: str) -> dict[str, Any]:
     """The response with this tag, as soon as it is stored."""
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client, asyncio.timeout(2):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client, patience():
         while True:
             rows = (await client.get(CREATE)).json()["data"]
             if found := [row for row in rows if row["metadata"] == {"tag": tag}]:
@@ -41,7 +42,7 @@ class TestCancel:
             await connection.head()
             await connection.until(b"Hello")
             await connection.hang_up(rudely=rudely)
-            async with asyncio.timeout(1):
+            async with patience():
                 await upstream.hung_up.wait()
         response = await stored(terse_server, tag)
         assert (response["status"], response["output"], response["usage"]) == ("cancelled", [], None)
@@ -57,7 +58,7 @@ class TestCancel:
         async with post(terse_server.port, asking(tag, is_streamed=is_streamed)) as connection:
             await upstream.asked.wait()
             await connection.hang_up(rudely=rudely)
-            async with asyncio.timeout(1):
+            async with patience():
                 await upstream.hung_up.wait()
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{terse_server.port}") as client:
             rows = (await client.get(CREATE)).json()["data"]

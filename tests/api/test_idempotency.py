@@ -22,7 +22,8 @@ from tests.api.running import LOCKED
 from tests.api.upstream import Upstream
 from tests.background import execute
 from tests.live import LiveServer
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running, wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
+from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
 Json = dict[str, Any]
 
@@ -286,7 +287,7 @@ class TestBackground:
             assert again.headers[REPLAYED] == "true"
             return again.json()
 
-        wait_until(lambda: seen()["status"] == "completed", seconds=10)
+        wait_until(lambda: seen()["status"] == "completed")
         assert seen() == first.get(f"{CREATE}/{answer.json()['id']}").json()
         assert worker
 
@@ -340,7 +341,7 @@ class Crowd:
         self._headers = dict(key)
         limits = httpx2.Limits(max_connections=None)
         hooks = {"request": [self._note]}
-        self._client = httpx2.AsyncClient(timeout=30, limits=limits, event_hooks=hooks)
+        self._client = httpx2.AsyncClient(timeout=PATIENCE_SECONDS, limits=limits, event_hooks=hooks)
         self.sent = 0
         """How many requests have been sent, or are about to be."""
 
@@ -392,7 +393,7 @@ class TestAtOnce:
             tasks = [asyncio.ensure_future(crowd.ask(*ways[0]))]
             await upstream.asked.wait()
             tasks += [asyncio.ensure_future(crowd.ask(*ways[n % 2])) for n in range(199)]
-            await asyncio.to_thread(wait_until, lambda: crowd.sent == len(tasks), seconds=10)
+            await asyncio.to_thread(wait_until, lambda: crowd.sent == len(tasks))
             doomed.stop(kill=True)
             upstream.may_finish.set()
             async with crowd:
@@ -482,7 +483,7 @@ class TestConversations:
         self, first: httpx2.Client, first_server: LiveServer, second_server: LiveServer
     ) -> None:
         name, key, body = begin(first), a_key(), {"items": [said("one")]}
-        async with httpx2.AsyncClient(timeout=20) as client:
+        async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
             answers = await asyncio.gather(
                 *(
                     client.post(f"{server.base_url}/conversations/{name}/items", json=body, headers=key)
@@ -544,7 +545,7 @@ class TestOfficialClient:
                         model="wire", input="two", conversation=name, extra_headers=a_key()
                     )
                 )
-                await asyncio.to_thread(wait_until, lambda: len(tries) >= 2, seconds=10)
+                await asyncio.to_thread(wait_until, lambda: len(tries) >= 2)
                 upstream.may_begin.set()
                 answer = await asking
             assert texts_of(api, name) == ["one", "two", "Hello there"]

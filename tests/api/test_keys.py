@@ -1,8 +1,7 @@
 """Keys at work: when they begin and cease to count, what they cost, and which models they name."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,21 +14,14 @@ from app.api.keyring import MOST_REMEMBERED, Keyring, open_keyring
 from app.domain.keys import Key, masked, mint, parse
 from app.domain.tenancy import ALL_SCOPES, Caller, Scope
 from app.errors import Unauthenticated, Unavailable
-from app.store import keys, migrate
+from app.store import keys
 from app.store.db import Database, SystemTx
 from app.store.keys import ListedKey
 from tests.api.asking import CREATE, create, invalid, refusal
 from tests.keys import IMPATIENT, client_with, in_system, new_key, revoke
 from tests.live import LiveServer
-from tests.migrations.databases import empty_database
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that another process notices by itself."""
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from tests.migrations.databases import new_database
+from tests.waiting import patience, wait_until
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +32,7 @@ def served(quiet_database_url: str) -> Generator[LiveServer]:
         with client_with(live, None) as client:
             made = create(client, "before there were keys")
             asyncio.run(new_key(quiet_database_url, "default", Scope.READ))
-            until(lambda: client.get(CREATE).status_code == 401)
+            wait_until(lambda: client.get(CREATE).status_code == 401)
         with client_with(live, asyncio.run(new_key(quiet_database_url, "default"))) as client:
             assert client.get(f"{CREATE}/{made['id']}").json() == made
         yield live
@@ -60,14 +52,14 @@ async def test_a_revoked_key_is_refused_within_the_cache_time(
     with client_with(served, key) as client:
         assert client.get(CREATE).status_code == 200
         await revoke(quiet_database_url, key)
-        until(lambda: client.get(CREATE).status_code == 401)
+        wait_until(lambda: client.get(CREATE).status_code == 401)
 
 
 async def test_an_expiring_key_ends_by_itself(served: LiveServer, quiet_database_url: str) -> None:
     key = await new_key(quiet_database_url, "expiring", lifetime=timedelta(seconds=1))
     with client_with(served, key) as client:
         assert client.get(CREATE).status_code == 200
-        until(lambda: client.get(CREATE).status_code == 401)
+        wait_until(lambda: client.get(CREATE).status_code == 401)
 
 
 async def test_tenants_see_their_own(served: LiveServer, quiet_database_url: str) -> None:
@@ -182,7 +174,7 @@ class Failing(Database):
             self.works_again.set()
 
 
-def test_a_failure_that_nobody_foresaw_does_not_leave_a_server_open(postgres_url: str) -> None:
+def test_a_failure_that_nobody_foresaw_does_not_leave_a_server_open(postgres_url: str, migrated: str) -> None:
     async def run(url: str) -> None:
         db = await Failing.connect(url, size=2)
         assert isinstance(db, Failing)
@@ -190,14 +182,13 @@ def test_a_failure_that_nobody_foresaw_does_not_leave_a_server_open(postgres_url
             assert await keyring.caller(None) == Caller()
             db.must_fail = True
             await new_key(url, "late")
-            async with asyncio.timeout(10):
+            async with patience():
                 await db.works_again.wait()
             with pytest.raises(Unauthenticated):
                 await keyring.caller(None)
         await db.close()
 
-    with empty_database(postgres_url) as url:
-        migrate.upgrade(url)
+    with new_database(postgres_url, like=migrated) as url:
         asyncio.run(run(url))
 
 

@@ -17,8 +17,9 @@ from tests.api.asking import CREATE, create, frames, invalid, refusal
 from tests.api.conftest import client_of, upstreams
 from tests.api.connection import Connection, post
 from tests.api.running import soon
-from tests.background import execute, until
+from tests.background import execute
 from tests.live import LiveServer
+from tests.waiting import patience, until
 from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
 MAX_STREAMS = 3
@@ -138,7 +139,7 @@ async def streaming(
     """
     async with AsyncExitStack() as stack:
         opened = list[Connection]()
-        async with asyncio.timeout(5):
+        async with patience():
             while len(opened) < count:
                 connection = await stack.enter_async_context(post(port, body))
                 await connection.head()
@@ -366,5 +367,5 @@ class TestMaxRunning:
             return found == {Status.COMPLETED: len(names)}
 
         with LiveWorker(quiet_database_url, broker.url, max_running="2", queued_too_long_seconds="600"):
-            await until(are_done, within_seconds=20)
+            await until(are_done)
         assert 1 <= most <= 2

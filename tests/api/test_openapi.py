@@ -114,8 +114,9 @@ def test_answers_fit_what_is_documented(api: httpx2.Client) -> None:
     check(response, "Response")
     check(api.get(path).json(), "Response")
     assert set(response) <= set(DOCUMENT["components"]["schemas"]["Response"]["properties"])
-    for listed in (api.get(CREATE).json()["data"], api.get(CREATE, params={"limit": 1}).json()["data"]):
-        for row in listed:
+    # By its model: other tests put rows into the table that no create has made.
+    for params in ({"limit": "1"}, {"model": response["model"]}):
+        for row in api.get(CREATE, params=params).json()["data"]:
             check(row, "ListedResponse")
     for item in api.get(f"{path}/input_items").json()["data"]:
         check(item, "Item")

@@ -20,7 +20,8 @@ from app.store.codec import CODEC, decompress
 from tests.api.conftest import client_of
 from tests.api.upstream import BEGINNING, RESPONSE, REST, event
 from tests.live import LiveServer, free_port
-from tests.workers.processes import LiveWorker, broker_running, wait_until
+from tests.waiting import wait_until
+from tests.workers.processes import LiveWorker, broker_running
 
 PLANTED = "PLANTED"
 UPSTREAM_KEY = "sk-PLANTED-upstream-key"

@@ -9,11 +9,12 @@ from agents.memory import OpenAIConversationsSession
 from openai import AsyncOpenAI
 
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
 async def client(server: LiveServer) -> AsyncGenerator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key="any", timeout=10) as client:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

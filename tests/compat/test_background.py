@@ -1,6 +1,5 @@
 """The official client creates background responses, polls, follows, reconnects and cancels."""
 
-import time
 from collections.abc import Generator
 
 import pytest
@@ -8,6 +7,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from tests.workers.processes import LiveWorker
 
 
@@ -23,18 +23,14 @@ def api(quiet_database_url: str, broker_url: str) -> Generator[LiveServer]:
 
 @pytest.fixture
 def client(api: LiveServer) -> Generator[OpenAI]:
-    with OpenAI(base_url=api.base_url, api_key="any", timeout=10) as client:
+    with OpenAI(base_url=api.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
         yield client
 
 
 def ended(client: OpenAI, response: Response) -> Response:
     """Poll as the guide does, only faster."""
-    until = time.monotonic() + 10
-    while response.status in {"queued", "in_progress"}:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-        response = client.responses.retrieve(response.id)
-    return response
+    wait_until(lambda: client.responses.retrieve(response.id).status not in {"queued", "in_progress"})
+    return client.responses.retrieve(response.id)
 
 
 def test_create_poll_and_chain(client: OpenAI) -> None:

@@ -17,6 +17,7 @@ from openai.types.responses import (
 from pydantic import BaseModel, Field
 
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 MODEL = "offline"
 UNKNOWN = "resp_" + "0" * 32
@@ -43,7 +44,7 @@ class City(BaseModel):
 
 @pytest.fixture
 def client(server: LiveServer) -> Generator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key="any", timeout=10) as client:
+    with OpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

@@ -9,13 +9,14 @@ from openai.types.conversations import Conversation, ConversationDeletedResource
 from openai.types.responses import ResponseFunctionToolCallItem, ResponseFunctionToolCallOutputItem
 
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 MISSING = "conv_" + "0" * 32
 
 
 @pytest.fixture
 def client(server: LiveServer) -> Generator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key="any", timeout=10, max_retries=0) as client:
+    with OpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS, max_retries=0) as client:
         yield client
 
 
@@ -146,7 +147,7 @@ def test_what_the_original_lacks_is_there_for_those_who_ask(client: OpenAI) -> N
 
 
 async def test_the_asynchronous_client_does_the_same(server: LiveServer) -> None:
-    async with AsyncOpenAI(base_url=server.base_url, api_key="any", timeout=10) as client:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
         made = await client.conversations.create(items=[said("one"), said("two")])
         assert await client.conversations.retrieve(made.id) == made
         assert (await client.conversations.update(made.id, metadata={"a": "b"})).metadata == {"a": "b"}

@@ -7,6 +7,7 @@ from openai import BadRequestError, OpenAI
 
 from tests.compat.chat_model import chat_model
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
 CONFIG = """
 [[upstreams]]
@@ -34,7 +35,7 @@ def server(request: pytest.FixtureRequest, database_url: str, server: LiveServer
 
 @pytest.fixture
 def client(server: LiveServer) -> Generator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key="any", timeout=10) as client:
+    with OpenAI(base_url=server.base_url, api_key="any", timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

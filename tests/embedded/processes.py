@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from app.settings import environment
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +37,9 @@ def alive(pids: set[int]) -> set[int]:
     return running
 
 
-def wait_until_gone(pids: set[int], *, seconds: float) -> None:
+def wait_until_gone(pids: set[int]) -> None:
     """Processes that are not our children give no signal when they end, so this looks again and again."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_SECONDS
     while left := alive(pids):
         assert time.monotonic() < end, f"still there: {[psutil.Process(pid).cmdline() for pid in left]}"
         time.sleep(0.01)
@@ -76,7 +77,7 @@ class Serve:
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -104,4 +105,4 @@ def serving(state_dir: Path, *arguments: str) -> Generator[Serve]:
                 left = descendants(process.pid)
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-                wait_until_gone(left, seconds=5)
+                wait_until_gone(left)

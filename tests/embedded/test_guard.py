@@ -85,7 +85,7 @@ def test_what_the_child_started_does_not_stay_behind() -> None:
         assert len(below) == 2
         child.request_stop()
         child.wait()
-        wait_until_gone(below, seconds=2)
+        wait_until_gone(below)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
@@ -93,7 +93,7 @@ def test_a_child_does_not_outlive_a_killed_guard() -> None:
     with guarded(WAIT) as (_, guard):
         below = descendants(guard)
         os.kill(guard, signal.SIGKILL)
-        wait_until_gone(below, seconds=2)
+        wait_until_gone(below)
 
 
 def test_several_children_are_stopped_together() -> None:
@@ -114,4 +114,4 @@ def test_a_child_ends_when_its_grandparent_is_killed() -> None:
         guard = psutil.Process(parent.pid).children()[0]
         below = {guard.pid} | descendants(guard.pid)
         parent.kill()
-        wait_until_gone(below, seconds=2)
+        wait_until_gone(below)

@@ -72,7 +72,7 @@ def test_it_is_stopped_when_the_block_ends() -> None:
         part.start()
         assert part._child
         below = descendants(part._child._guard.pid)
-    wait_until_gone(below, seconds=2)
+    wait_until_gone(below)
     part.close()
 
 

@@ -45,7 +45,7 @@ async def test_data_survives_a_killed_server(used_state_dir: Path) -> None:
     await ask(postgres, "create table kept as select 42 as answer")
     pid = server_pid(used_state_dir)
     os.kill(pid, signal.SIGKILL)
-    wait_until_gone({pid}, seconds=2)
+    wait_until_gone({pid})
     postgres.stop()
     with EmbeddedPostgres(used_state_dir) as postgres:
         assert await ask(postgres, "select answer from kept") == 42

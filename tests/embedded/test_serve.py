@@ -31,13 +31,14 @@ from tests.embedded.processes import (
     serving,
     wait_until_gone,
 )
+from tests.waiting import PATIENCE_SECONDS
 
 
 def fetch(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ask over a connection of its own."""
     data = json.dumps(body).encode() if body else None
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         return json.loads(answer.read())
 
 
@@ -95,7 +96,7 @@ def test_an_api_process_that_dies_is_replaced(running: tuple[Serve, Path]) -> No
     serve, _ = running
     dead = descendant_running(serve.process.pid, "app.embedded.api_process")
     os.kill(dead, signal.SIGKILL)
-    wait_until_gone({dead}, seconds=2)
+    wait_until_gone({dead})
     # The socket stays open meanwhile, so this request waits for the replacement.
     assert create(serve)
     assert descendant_running(serve.process.pid, "app.embedded.api_process") != dead
@@ -108,7 +109,7 @@ def test_nothing_stays_behind_a_kill_and_the_data_is_there_at_the_next_start(use
         response_id = create(serve)
         serve.process.kill()
         serve.process.wait()
-        wait_until_gone(below, seconds=3)
+        wait_until_gone(below)
     with serving(used_state_dir) as serve:
         assert fetch(f"{serve.base}/v1/responses/{response_id}")["id"] == response_id
         below = descendants(serve.process.pid)
@@ -123,7 +124,7 @@ def streaming(serve: Serve, text: str) -> Generator[HTTPResponse]:
     body = json.dumps({"model": "offline", "input": text, "stream": True}).encode()
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{serve.base}/v1/responses", body, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         assert answer.readline() == b"event: response.created\n"
         yield answer
 
@@ -133,7 +134,7 @@ def test_a_running_request_ends_in_peace_and_a_second_signal_cuts_it_off(used_st
         with streaming(serve, "::sleep 0.5") as answer:
             serve.process.send_signal(signal.SIGTERM)
             assert b"event: response.completed" in answer.read()
-        assert serve.process.wait(10) == 0
+        assert serve.process.wait(PATIENCE_SECONDS) == 0
     with serving(used_state_dir) as serve:
         below = descendants(serve.process.pid)
         with streaming(serve, "::sleep 60"):
@@ -152,8 +153,8 @@ def test_a_signal_during_the_start_undoes_it(state_dir: Path) -> None:
             time.sleep(0.01)
         below = descendants(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        wait_until_gone(below, seconds=3)
+        assert process.wait(PATIENCE_SECONDS) == 0
+        wait_until_gone(below)
     assert not (state_dir / "data").exists()
 
 
@@ -161,7 +162,7 @@ def test_a_postgres_that_ends_ends_everything_and_is_named(used_state_dir: Path)
     with serving(used_state_dir) as serve:
         below = descendants(serve.process.pid)
         os.kill(descendant_running(serve.process.pid, "bin/postgres"), signal.SIGQUIT)
-        assert serve.process.wait(10) == 1
+        assert serve.process.wait(PATIENCE_SECONDS) == 1
         assert serve.process.stdout
         assert (
             f"holdfast: Postgres has ended; {used_state_dir}/postgres.log says why"
@@ -186,7 +187,7 @@ def test_the_api_alone_serves_in_one_process_and_ends_in_peace(used_state_dir: P
                 assert not descendants(process.pid)
                 if command[0] == "api":
                     process.send_signal(signal.SIGTERM)
-                assert process.wait(10) == 0
+                assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def start_here(settings: Settings, port: int) -> None:
@@ -214,7 +215,7 @@ def test_the_listening_socket_answers_at_once_and_knows_its_port() -> None:
         thread = threading.Thread(target=accept)
         thread.start()
         socket.create_connection(("127.0.0.1", port)).close()
-        thread.join(2)
+        thread.join(PATIENCE_SECONDS)
         assert accepted.is_set()
         assert listener.proto == socket.IPPROTO_TCP
 

@@ -1,7 +1,6 @@
 """The audit trail of a `holdfast serve`, whose database and seal key are its own."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from app import cli
 from app.settings import environment
 from tests.embedded.processes import serving
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 Run = Callable[..., tuple[object, str]]
 
@@ -40,11 +40,11 @@ def test_it_is_kept_and_verified_while_it_runs(run: Run, used_state_dir: Path) -
     """The worker gives each note its place by itself."""
     with serving(used_state_dir) as serve:
         body = {"model": "offline", "input": "hi"}
-        assert httpx2.post(f"{serve.base}/v1/responses", json=body, timeout=20).status_code == 200
-        deadline = time.monotonic() + 20
-        while not (found := listed(run)):
-            assert time.monotonic() < deadline
-        assert [record["action"] for record in found] == ["response.created"]
+        assert (
+            httpx2.post(f"{serve.base}/v1/responses", json=body, timeout=PATIENCE_SECONDS).status_code == 200
+        )
+        wait_until(lambda: listed(run))
+        assert [record["action"] for record in listed(run)] == ["response.created"]
         code, told = run("verify", "--contents")
         assert code == 0
         assert "tenant default: 1 records are as they were written; signed for up to record 0" in told
@@ -55,9 +55,8 @@ def test_its_settings_are_news_once(run: Run, used_state_dir: Path) -> None:
     """Though its servers are started anew each time, and the API and the worker both tell of them."""
     for _ in range(2):
         with serving(used_state_dir):
-            deadline = time.monotonic() + 20
-            while len(found := listed(run, "--server")) < 2:
-                assert time.monotonic() < deadline
+            wait_until(lambda: len(listed(run, "--server")) >= 2)
+            found = listed(run, "--server")
             assert sorted(json.loads(record["data"])["process"] for record in found) == ["api", "worker"]
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from tests.embedded.conftest import reachable_folder
 from tests.embedded.processes import Serve, alive, descendant_running, descendants, serving
 from tests.embedded.test_serve import fetch
+from tests.waiting import wait_until
 
 WORKER = "workers.main"
 BROKER = "valkey-server"
@@ -44,25 +44,22 @@ def status(serve: Serve, response_id: str) -> str:
     return fetch(f"{serve.base}/v1/responses/{response_id}")["status"]
 
 
-def wait_for(serve: Serve, response_id: str, wanted: str, *, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while status(serve, response_id) != wanted:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def wait_for(serve: Serve, response_id: str, wanted: str) -> None:
+    wait_until(lambda: status(serve, response_id) == wanted)
 
 
 def replaced(serve: Serve, words: str) -> None:
     """Kill a part; return when another process has its place."""
     dead = descendant_running(serve.process.pid, words)
     os.kill(dead, signal.SIGKILL)
-    end = time.monotonic() + 10
-    while True:
+
+    def is_replaced() -> bool:
         try:
-            if descendant_running(serve.process.pid, words) != dead:
-                return
+            return descendant_running(serve.process.pid, words) != dead
         except (AssertionError, psutil.Error):
-            assert time.monotonic() < end, f"no other {words}"
-        time.sleep(0.02)
+            return False
+
+    wait_until(is_replaced)
 
 
 def test_a_background_response_is_generated(running: Serve) -> None:
@@ -79,7 +76,7 @@ def test_a_part_that_dies_is_replaced_and_work_goes_on(running: Serve, words: st
 def test_one_signal_lets_a_run_end_and_a_second_hands_it_back(used_state_dir: Path, config: Path) -> None:
     with serving(used_state_dir) as serve:
         finished = create(serve, "::sleep 1")
-        wait_for(serve, finished, "in_progress")
+        wait_until(lambda: status(serve, finished) != "queued")
         assert serve.stop(signal.SIGTERM) == 0
     with serving(used_state_dir) as serve:
         assert status(serve, finished) == "completed"
@@ -94,4 +91,4 @@ def test_one_signal_lets_a_run_end_and_a_second_hands_it_back(used_state_dir: Pa
         assert not alive(below)
     with serving(used_state_dir, "--config", str(config)) as serve:
         # Not after its lease alone.
-        wait_for(serve, handed_back, "completed", seconds=10)
+        wait_for(serve, handed_back, "completed")

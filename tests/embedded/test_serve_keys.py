@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx2
 
 from tests.embedded.processes import ROOT, clean_environment, serving
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def holdfast(*words: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +18,7 @@ def holdfast(*words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -30,10 +30,7 @@ def test_its_first_key_closes_it(state_dir: Path, tmp_path: Path) -> None:
         assert httpx2.get(models).status_code == 200
         made = holdfast("key", "create", "--tenant", "default", "--state-dir", str(state_dir))
         assert made.returncode == 0, made.stderr
-        deadline = time.monotonic() + 10
-        while httpx2.get(models).status_code != 401:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: httpx2.get(models).status_code == 401)
         headers = {"authorization": f"Bearer {made.stdout.strip()}"}
         assert httpx2.get(models, headers=headers).status_code == 200
 

@@ -33,7 +33,7 @@ def test_it_answers_and_ends_when_it_is_told(state_dir: Path) -> None:
     with started(valkey) as server:
         below = descendants(server._guard.pid)
         assert ask(valkey, "PING") == "+PONG\r\n"
-    wait_until_gone(below, seconds=2)
+    wait_until_gone(below)
     assert server.wait() == 0
 
 
@@ -60,7 +60,7 @@ def test_it_does_not_outlive_its_parent(state_dir: Path) -> None:
     below = descendants(server._guard.pid)
     # What the kernel does when the parent is killed.
     server.close()
-    wait_until_gone(below, seconds=2)
+    wait_until_gone(below)
 
 
 def test_a_start_is_not_fooled_by_a_predecessor(state_dir: Path) -> None:

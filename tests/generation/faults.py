@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from app.domain.tenancy import Caller
@@ -30,16 +30,23 @@ class FaultyDatabase(Database):
 
         `gate` holds each transaction open until it is set.
         """
-        super().__init__(db._pool)
+        super().__init__(db.pool)
         self._before, self._after, self._gate = list(before), list(after), gate
         self.is_begun = asyncio.Event()
 
+    def begin(self, caller: Caller) -> AbstractAsyncContextManager[Tx]:
+        return self._shaken(super().begin(caller))
+
+    def autocommit(self, caller: Caller) -> AbstractAsyncContextManager[Tx]:
+        """A transaction all the same: one statement alone could not be held open before it is committed."""
+        return self._shaken(super().begin(caller))
+
     @asynccontextmanager
-    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+    async def _shaken(self, block: AbstractAsyncContextManager[Tx]) -> AsyncGenerator[Tx]:
         self.is_begun.set()
         if self._before:
             raise self._before.pop(0)
-        async with super().begin(caller) as tx:
+        async with block as tx:
             yield tx
             if self._gate:
                 await self._gate.wait()

@@ -19,6 +19,7 @@ from app.generation.queueing import draft_of, enqueue
 from app.providers.base import Finished, ItemFinished, Started
 from app.store import lifecycle, lineage, responses
 from app.store.db import Database
+from app.store.entries import Entries
 from tests import grammar
 from tests.background import (
     a_background,
@@ -28,6 +29,7 @@ from tests.background import (
     execute,
     followed,
     found,
+    generate,
     journalled,
     said,
     state,
@@ -61,14 +63,13 @@ async def generated(
     provider = ScriptedProvider(steps or answer())
     draft = await enqueued(db, caller, **params)
     async with working(db, database_url, provider) as background:
-        assert await background.generate()
+        assert await generate(background)
     return provider, draft
 
 
 async def next_job(db: Database) -> Job:
     async with db.begin_system() as tx:
-        job = await lifecycle.claim_next(tx, owner="me", lease_seconds=30)
-    assert job is not None
+        [job] = await lifecycle.claim(tx, owner="me", lease_seconds=30)
     return job
 
 
@@ -77,7 +78,7 @@ class TestQueueing:
         self, db: Database, caller: Caller
     ) -> None:
         accepted = await accept(db, caller, a_draft(background=True, service_tier="priority"))
-        queued = await enqueue(db, caller, accepted, max_queued=1)
+        queued = await enqueue(db, Entries(db, max_queued=1), caller, accepted)
         stored = await found(db, caller, accepted.draft.id)
         assert stored.json() == queued.body
         told = orjson.loads(queued.body)
@@ -89,7 +90,7 @@ class TestQueueing:
         self, db: Database, caller: Caller
     ) -> None:
         accepted = await accept(db, caller, a_draft(background=True, stream=True))
-        queued = await enqueue(db, caller, accepted, max_queued=1)
+        queued = await enqueue(db, Entries(db, max_queued=1), caller, accepted)
         [(last_seq, frames)] = await journalled(db, caller, accepted.draft.id)
         assert (last_seq, frames) == (1, b"".join(event.frame for event in queued.events))
         assert [(event["type"], event["response"]) for event in said(frames)] == [
@@ -235,7 +236,7 @@ class TestDraft:
 
     async def compare(self, db: Database, caller: Caller, draft: Draft) -> None:
         accepted = await accept(db, caller, draft)
-        await enqueue(db, caller, accepted, max_queued=9)
+        await enqueue(db, Entries(db, max_queued=9), caller, accepted)
         job = await next_job(db)
         rebuilt = draft_of(job.claim.response_id, job.request, job.input_blob)
         for field in dataclasses.fields(Draft):
@@ -293,7 +294,7 @@ class TestOutcomes:
         provider = ScriptedProvider([Started(), *hello()[:-1], gate, *hello()[-1:], DONE])
         draft = await enqueued(db, caller)
         async with working(db, database_url, provider) as background:
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await provider.is_stalled.wait()
             told = await body(db, caller, draft.id)
             assert (told["status"], told["output"], told["usage"]) == ("in_progress", [], None)
@@ -326,7 +327,7 @@ class TestOutcomes:
         provider = ScriptedProvider([Started(), asyncio.Event()])
         draft = await enqueued(db, caller)
         async with working(db, database_url, provider, max_run_seconds=0.05) as background:
-            await background.generate()
+            await generate(background)
         assert (await body(db, caller, draft.id))["status"] == "failed"
         assert provider.is_closed
 
@@ -335,7 +336,7 @@ class TestOutcomes:
     ) -> None:
         draft = await enqueued(db, caller, model="gone", stream=True)
         async with working(db, database_url, ScriptedProvider([])) as background:
-            assert await background.generate()
+            assert await generate(background)
         told = await body(db, caller, draft.id)
         assert (told["status"], told["model"]) == ("failed", "gone")
         assert told["error"]["message"] == "The requested model 'gone' does not exist."
@@ -372,7 +373,7 @@ class TestOutcomes:
         provider = ScriptedProvider(answer(), db=db)
         draft = await enqueued(db, caller)
         async with working(db, database_url, provider) as background:
-            await background.generate()
+            await generate(background)
         assert await state(db, caller, draft.id) is Status.COMPLETED
         assert provider.played == len(answer())
 
@@ -388,7 +389,7 @@ class TestOnce:
             working(wide, database_url, provider) as one,
             working(wide, database_url, provider) as other,
         ):
-            outcomes = await asyncio.gather(one.generate(), other.generate(), one.generate())
+            outcomes = await asyncio.gather(generate(one), generate(other), generate(one))
         assert sorted(outcomes) == [False, False, True]
         assert len(provider.contexts) == 1
         assert len(await tries(wide, caller, draft.id)) == 1
@@ -403,8 +404,8 @@ class TestOnce:
             working(wide, database_url, provider) as one,
             working(wide, database_url, provider) as other,
         ):
-            await asyncio.gather(*[each.generate() for each in (one, other) for _ in drafts])
-            while await one.generate():
+            await asyncio.gather(*[generate(each) for each in (one, other) for _ in drafts])
+            while await generate(one):
                 pass
         assert len(provider.contexts) == len(drafts)
         for draft in drafts:
@@ -415,7 +416,7 @@ class TestOnce:
         self, db: Database, database_url: str
     ) -> None:
         async with working(db, database_url, ScriptedProvider([])) as background:
-            assert not await background.generate()
+            assert not await generate(background)
 
 
 def test_a_claim_can_be_told_from_every_other() -> None:

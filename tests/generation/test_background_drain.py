@@ -19,15 +19,16 @@ from tests.background import (
     empty_queue,
     enqueued,
     followed,
+    generate,
     listening,
     said,
     state,
     tries,
-    until,
     working,
 )
 from tests.builders import a_response
 from tests.scripted import DONE, ScriptedProvider, answer, hello
+from tests.waiting import patience, until
 
 UNSHOWN: dict[str, tuple[bool, Sequence[Any]]] = {
     "nothing was asked yet": (True, ()),
@@ -43,7 +44,7 @@ async def _empty_queue(database_url: str) -> None:
 
 async def stand_still(background: Background, provider: ScriptedProvider) -> asyncio.Task[bool]:
     """Let it generate until its script waits."""
-    task = asyncio.ensure_future(background.generate())
+    task = asyncio.ensure_future(generate(background))
     await provider.is_stalled.wait()
     return task
 
@@ -58,7 +59,7 @@ async def continued(db: Database, caller: Caller, database_url: str, draft: Draf
     """Another process generates what was handed back, and its followers notice nothing."""
     assert await state(db, caller, draft.id) is Status.QUEUED
     async with working(db, database_url, ScriptedProvider(answer("Hi"))) as other:
-        assert await other.generate()
+        assert await generate(other)
     assert (await body(db, caller, draft.id))["output"][0]["content"][0]["text"] == "Hi"
     if draft.is_streamed:
         events = said(await followed(db, caller, draft.id))
@@ -79,7 +80,7 @@ async def test_what_nobody_has_seen_is_handed_back_and_continued_elsewhere(
         await background.drain(0)
         assert await task
         assert provider.is_closed
-        assert not await background.generate(), "it claims nothing more"
+        assert not await generate(background), "it claims nothing more"
     await continued(db, caller, database_url, draft)
 
 
@@ -103,7 +104,7 @@ async def test_what_ends_within_the_grace_is_not_disturbed(
         drained = asyncio.ensure_future(background.drain(5))
         await asyncio.sleep(0)
         gate.set()
-        async with asyncio.timeout(1):
+        async with patience():
             await drained
         assert task.done() or await task
     assert await state(db, caller, draft.id) is Status.COMPLETED
@@ -115,11 +116,11 @@ async def test_what_was_shown_ends_after_the_grace_in_so_many_words(
     draft = await enqueued(db, caller, stream=True)
     provider = ScriptedProvider([Started(), *hello("half")[:3], asyncio.Event()])
     async with listening(database_url) as notifications, working(db, database_url, provider) as background:
-        following = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=5))
+        following = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=3600))
         task = await stand_still(background, provider)
         await background.drain(0.05)
         assert await task
-        async with asyncio.timeout(1):
+        async with patience():
             events = said(await following)
     told = await body(db, caller, draft.id)
     assert grammar.check(events) == told
@@ -129,12 +130,12 @@ async def test_what_was_shown_ends_after_the_grace_in_so_many_words(
 
 
 class Gated(Database):
-    """The same pool, with a gate before reads, or before transactions end."""
+    """The same pool, with a gate before reads, or before claims or ends are committed."""
 
     def __init__(
         self, db: Database, *, reads: bool = False, claims: bool = False, ends: bool = False
     ) -> None:
-        super().__init__(db._pool)
+        super().__init__(db.pool)
         self._reads, self._claims, self._ends = reads, claims, ends
         self.is_reached, self.gate = asyncio.Event(), asyncio.Event()
 
@@ -145,13 +146,13 @@ class Gated(Database):
             yield tx
 
     @asynccontextmanager
-    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+    async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
         async with super().begin(caller) as tx:
             yield tx
             await self._wait(self._ends)
 
     @asynccontextmanager
-    async def begin_system(self) -> AsyncGenerator[SystemTx]:
+    async def autocommit_system(self) -> AsyncGenerator[SystemTx]:
         async with super().begin_system() as tx:
             yield tx
             await self._wait(self._claims)
@@ -168,7 +169,7 @@ async def test_what_has_not_reached_its_upstream_is_handed_back(
     draft = await enqueued_child(db, caller)
     slow = Gated(db, reads=True)
     async with working(slow, database_url, ScriptedProvider([])) as background:
-        task = asyncio.ensure_future(background.generate())
+        task = asyncio.ensure_future(generate(background))
         await slow.is_reached.wait()
         await background.drain(0)
         assert await task
@@ -182,12 +183,12 @@ async def test_a_claim_that_is_being_made_is_waited_for_and_handed_back(
     slow = Gated(db, claims=True)
     provider = ScriptedProvider([asyncio.Event()])
     async with working(slow, database_url, provider) as background:
-        task = asyncio.ensure_future(background.generate())
+        task = asyncio.ensure_future(generate(background))
         await slow.is_reached.wait()
-        drained = asyncio.ensure_future(background.drain(1))
+        drained = asyncio.ensure_future(background.drain(0))
         await asyncio.sleep(0)
         slow.gate.set()
-        async with asyncio.timeout(1):
+        async with patience():
             await drained
             await task
     assert provider.played == 0
@@ -198,7 +199,7 @@ async def test_what_is_being_committed_is_completed(db: Database, caller: Caller
     draft = await enqueued(db, caller, stream=True)
     slow = Gated(db, ends=True)
     async with working(slow, database_url, ScriptedProvider(answer())) as background:
-        task = asyncio.ensure_future(background.generate())
+        task = asyncio.ensure_future(generate(background))
         await slow.is_reached.wait()
         drained = asyncio.ensure_future(background.drain(0))
         await asyncio.sleep(0.02)
@@ -219,13 +220,13 @@ async def test_a_whole_queue_outlives_its_workers(db: Database, caller: Caller, 
     drafts = [await enqueued(db, caller, stream=bool(number % 2)) for number in range(12)]
     provider = ScriptedProvider([Started(), asyncio.Event()])
     async with working(db, database_url, provider) as background:
-        tasks = [asyncio.ensure_future(background.generate()) for _ in range(8)]
+        tasks = [asyncio.ensure_future(generate(background)) for _ in range(8)]
         await until(lambda: are_asked(provider, len(tasks)))
         await background.drain(0)
         assert await asyncio.gather(*tasks) == [True] * len(tasks)
     last = ScriptedProvider(answer())
     async with working(db, database_url, last) as other:
-        while await other.generate():
+        while await generate(other):
             pass
     assert len(last.contexts) == len(drafts)
     for draft in drafts:

@@ -14,8 +14,9 @@ from app.errors import LeaseLost, Unavailable
 from app.generation import journal as module
 from app.generation.journal import Journal
 from app.store.db import Database, SystemTx
-from tests.background import empty_queue, enqueued, execute, journalled, until
+from tests.background import empty_queue, enqueued, execute, journalled
 from tests.generation.test_background import next_job
+from tests.waiting import patience, until
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ class Shaky(Database):
     """The same pool, with a fault before or after each transaction, until there are no more; and a gate."""
 
     def __init__(self, db: Database, *, before: int = 0, after: int = 0) -> None:
-        super().__init__(db._pool)
+        super().__init__(db.pool)
         self.before, self.after = before, after
         self.gate, self.count = asyncio.Event(), 0
         self.gate.set()
@@ -145,7 +146,7 @@ async def test_a_stream_that_is_a_megabyte_ahead_waits_for_postgres(
         await asyncio.sleep(0.1)
         assert 5 <= len(said) <= 20, "what is being written, and a little more"
         shaky.gate.set()
-        async with asyncio.timeout(2):
+        async with patience():
             await speaking
             await entry.flushed()
     whole = b"".join(an_event(number, size=100).frame for number in range(40))
@@ -237,7 +238,7 @@ async def test_when_the_journal_ends_nobody_waits_for_it(db: Database, caller: C
         await entry.flushed()
     # Nor for what is said only then, by a run that winds up.
     entry.put([an_event(1)])
-    async with asyncio.timeout(1):
+    async with patience():
         with pytest.raises(LeaseLost):
             await entry.flushed()
 

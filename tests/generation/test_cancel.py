@@ -29,16 +29,17 @@ from tests.background import (
     followed,
     found,
     frames,
+    generate,
     journalled,
     listening,
     said,
     state,
     tries,
-    until,
     working,
 )
 from tests.builders import a_caller, a_response
 from tests.scripted import DONE, USAGE, ScriptedProvider, answer, hello
+from tests.waiting import patience, until
 
 RACES = 500
 
@@ -55,12 +56,12 @@ async def running(
     """A response that stands still after these steps, its worker listening for cancellations."""
     draft = await enqueued(db, caller, stream=is_streamed)
     provider = ScriptedProvider([*steps, asyncio.Event()])
-    async with working(db, database_url, provider) as background:
+    async with working(db, database_url, provider, lease_seconds=3600) as background:
         await until(lambda: hears(database_url))
-        task = asyncio.ensure_future(background.generate())
+        task = asyncio.ensure_future(generate(background))
         await provider.is_stalled.wait()
         yield draft, provider, task
-        async with asyncio.timeout(1):
+        async with patience():
             assert await task
 
 
@@ -82,7 +83,7 @@ class TestQueued:
         assert await cancel(db, caller, draft.id)
         provider = ScriptedProvider(answer())
         async with working(db, database_url, provider) as background:
-            assert not await background.generate()
+            assert not await generate(background)
         assert provider.contexts == []
         told = await body(db, caller, draft.id)
         assert (told["status"], told["output"], told["usage"]) == ("cancelled", [], None)
@@ -93,10 +94,10 @@ class TestQueued:
     async def test_its_stream_ends(self, db: Database, caller: Caller, database_url: str) -> None:
         draft = await enqueued(db, caller, stream=True)
         async with listening(database_url) as notifications:
-            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=5))
+            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=3600))
             await until(lambda: waits(notifications))
             await cancel(db, caller, draft.id)
-            async with asyncio.timeout(1):
+            async with patience():
                 events = said(await reading)
         assert [event["type"].removeprefix("response.") for event in events] == [
             "created",
@@ -126,7 +127,7 @@ class TestRunning:
             assert await cancel(db, caller, draft.id)
             told = await body(db, caller, draft.id)
             assert (told["status"], told["output"], told["usage"]) == ("cancelled", [], None)
-            async with asyncio.timeout(0.5):
+            async with patience():
                 await asyncio.shield(task)
             assert provider.is_closed
         assert await body(db, caller, draft.id) == told
@@ -142,10 +143,10 @@ class TestRunning:
             listening(database_url) as notifications,
             running(db, caller, database_url, *steps, is_streamed=True) as (draft, _, task),
         ):
-            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=5))
+            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=3600))
             await until(lambda: has_journalled(db, caller, draft, 6))
             await cancel(db, caller, draft.id)
-            async with asyncio.timeout(1):
+            async with patience():
                 whole = await reading
             await task
         events = said(whole)
@@ -162,7 +163,7 @@ class TestRunning:
         draft = await enqueued(db, caller)
         provider = ScriptedProvider([Started(), *hello(), DONE, asyncio.Event()])
         async with working(db, database_url, provider) as background:
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await provider.is_stalled.wait()
             await cancel(db, caller, draft.id)
             await background_hears(background, draft)
@@ -182,10 +183,10 @@ class TestRunning:
         provider = ScriptedProvider([Started(), asyncio.Event()])
         async with working(db, database_url, provider, lease_seconds=0.15) as background:
             background.leases.lose_response = lambda response_id: None
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await provider.is_stalled.wait()
             await cancel(db, caller, draft.id)
-            async with asyncio.timeout(1):
+            async with patience():
                 assert await task
         assert provider.is_closed
         assert await state(db, caller, draft.id) is Status.CANCELLED
@@ -201,12 +202,12 @@ class TestRunning:
         )
         async with working(db, database_url, provider) as background:
             background.leases.lose_response = lambda response_id: None
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await until(lambda: has_journalled(db, caller, draft, 6))
             await cancel(db, caller, draft.id)
             before = await journalled(db, caller, draft.id)
             gate.set()
-            async with asyncio.timeout(1):
+            async with patience():
                 assert await task
         assert await journalled(db, caller, draft.id) == before
         assert provider.is_closed
@@ -248,7 +249,7 @@ class TestVerb:
     ) -> None:
         draft = await enqueued(db, caller)
         async with working(db, database_url, ScriptedProvider([Started(), *hello(), last])) as background:
-            await background.generate()
+            await generate(background)
         before = await found(db, caller, draft.id)
         with pytest.raises(Conflict) as raised:
             await cancel(db, caller, draft.id)
@@ -299,7 +300,7 @@ class TestRace:
     ) -> tuple[str, StoredResponse]:
         """What the client heard, and what the row said at that moment."""
         draft = await enqueued(db, caller, stream=rng.random() < 0.3)
-        generating = asyncio.ensure_future(background.generate())
+        generating = asyncio.ensure_future(generate(background))
         await asyncio.sleep(rng.choice((0, 0.02, 0.1)) * rng.random())
         try:
             assert await cancel(db, caller, draft.id)
@@ -334,7 +335,7 @@ class TestRace:
 
         async with working(wide, database_url, ScriptedProvider(answer("a", "b"))) as background:
             races = await asyncio.gather(*[one() for _ in range(RACES)])
-            while await background.generate():
+            while await generate(background):
                 pass
         for _, at_once in races:
             await self.check(wide, caller, at_once)

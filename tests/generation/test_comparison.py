@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from app import ids
-from app.domain.jobs import Claim, Mode
+from app.domain.jobs import Claim, Ending, Mode, NewJob
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
@@ -38,11 +38,15 @@ async def queued(db: Database, caller: Caller, mode: Mode = Mode.BACKGROUND) -> 
     async with db.begin(caller) as tx:
         assert await lifecycle.enqueue(
             tx,
-            replace(turn, status=Status.QUEUED, output_blob=b"", output_count=0),
-            mode=mode,
-            priority=0,
-            event_count=0,
-            request=b"{}",
+            [
+                NewJob(
+                    replace(turn, status=Status.QUEUED, output_blob=b"", output_count=0),
+                    mode=mode,
+                    priority=0,
+                    event_count=0,
+                    request=b"{}",
+                )
+            ],
             max_queued=9,
         )
     return turn
@@ -53,7 +57,7 @@ async def finish(db: Database, database_url: str, caller: Caller, turn: Turn) ->
     await execute(database_url, claimed, turn.id)
     async with db.begin(caller) as tx:
         claim = Claim(caller.tenant_id, turn.id, 1)
-        assert await lifecycle.finish(tx, claim, turn, event_count=1, shape=None, ttl_seconds=1)
+        assert await lifecycle.finish(tx, Ending(claim, turn, event_count=1, shape=None, ttl_seconds=1))
 
 
 async def test_nothing_has_changed(db: Database, caller: Caller, database_url: str) -> None:

@@ -15,6 +15,7 @@ from app.generation.queueing import enqueue
 from app.providers.base import Finished, Started
 from app.store import lineage
 from app.store.db import Database
+from app.store.entries import Entries
 from tests.background import (
     a_background,
     body,
@@ -24,15 +25,16 @@ from tests.background import (
     execute,
     expire,
     followed,
+    generate,
     said,
     state,
     tries,
-    until,
     working,
 )
 from tests.builders import a_draft, a_response
 from tests.conversing import a_conversation, add, holder, is_locked, items_of, key_of, said_in, take_away
 from tests.scripted import ScriptedProvider, answer, call, hello
+from tests.waiting import until
 
 streamed = pytest.mark.parametrize("is_streamed", [False, True])
 GONE = UpstreamError("The provider is gone.", status=503, code="server_error")
@@ -50,7 +52,7 @@ async def name(db: Database, caller: Caller) -> str:
 
 async def in_progress(background: Background, provider: ScriptedProvider) -> "asyncio.Task[bool]":
     """A worker that has claimed the response and stands where its script waits."""
-    task = asyncio.ensure_future(background.generate())
+    task = asyncio.ensure_future(generate(background))
     await provider.is_stalled.wait()
     return task
 
@@ -77,7 +79,7 @@ class TestOrder:
         draft = await enqueued(db, caller, conversation=name, input="one", stream=is_streamed)
         provider = ScriptedProvider(answer("two"))
         async with working(db, database_url, provider) as background:
-            assert await background.generate()
+            assert await generate(background)
         assert await said_in(db, caller, name) == ["zero", "one", "two"]
         response = await body(db, caller, draft.id)
         assert (response["status"], response["conversation"]) == ("completed", {"id": name})
@@ -94,11 +96,11 @@ class TestOrder:
     ) -> None:
         accepted = await accept(db, caller, a_draft(conversation=name, input="one", background=True))
         assert accepted.lock
-        await enqueue(db, caller, accepted, max_queued=9)
+        await enqueue(db, Entries(db, max_queued=9), caller, accepted)
         await history.release(db, accepted.lock)
         assert await is_locked(db, caller, name)
         async with working(db, database_url, ScriptedProvider(answer("two"))) as background:
-            assert await background.generate()
+            assert await generate(background)
         assert await said_in(db, caller, name) == ["zero", "one", "two"]
 
     async def test_turn_after_turn_in_whatever_way_they_are_made(
@@ -108,7 +110,7 @@ class TestOrder:
         async with working(db, database_url, provider) as background:
             for number in range(3):
                 await enqueued(db, caller, conversation=name, input=f"background {number}")
-                await background.generate()
+                await generate(background)
                 accepted = await accept(db, caller, a_draft(conversation=name, input="x", store=False))
                 assert len(accepted.ancestry.turns if accepted.ancestry else ()) == 1 + number * 2 + 1
                 await add(db, caller, name, f"item {number}")
@@ -122,10 +124,10 @@ class TestOrder:
         calls = ScriptedProvider([Started(), *call("call_a"), Finished("completed")], name="calls")
         async with working(db, database_url, calls, ScriptedProvider(answer("done"))) as background:
             await enqueued(db, caller, conversation=name, model="calls")
-            await background.generate()
+            await generate(background)
             output = {"type": "function_call_output", "call_id": "call_a", "output": "1"}
             await enqueued(db, caller, conversation=name, model="scripted", input=[output])
-            await background.generate()
+            await generate(background)
         assert (await said_in(db, caller, name))[2:] == ["function_call", "function_call_output", "done"]
 
     async def test_an_incomplete_one_is_appended(
@@ -134,7 +136,7 @@ class TestOrder:
         cut = Finished("incomplete", reason="max_output_tokens")
         draft = await enqueued(db, caller, conversation=name, input="one")
         async with working(db, database_url, ScriptedProvider([*answer("two")[:-1], cut])) as background:
-            await background.generate()
+            await generate(background)
         assert await state(db, caller, draft.id) is Status.INCOMPLETE
         assert await said_in(db, caller, name) == ["zero", "one", "two"]
 
@@ -143,7 +145,7 @@ class TestOrder:
     ) -> None:
         draft = await enqueued(db, caller, conversation=name, input="one")
         async with working(db, database_url, ScriptedProvider(answer("two"))) as background:
-            await background.generate()
+            await generate(background)
         child = a_draft(previous_response_id=(await body(db, caller, draft.id))["id"])
         accepted = await accept(db, caller, child)
         assert accepted.ancestry
@@ -192,7 +194,7 @@ class TestLock:
         accepted = await accept(db, caller, a_draft(background=True, conversation=name))
         await take_away(database_url, name)
         with pytest.raises(Conflict) as refused:
-            await enqueue(db, caller, accepted, max_queued=10)
+            await enqueue(db, Entries(db, max_queued=10), caller, accepted)
         assert refused.value.code == "conversation_locked"
         [[queued]] = await execute(
             database_url, "select count(*) from responses where id = $1", accepted.draft.id
@@ -206,7 +208,7 @@ class TestLock:
         await enqueued(db, caller)
         accepted = await accept(db, caller, a_draft(background=True, conversation=name))
         with pytest.raises(RateLimited):
-            await enqueue(db, caller, accepted, max_queued=1)
+            await enqueue(db, Entries(db, max_queued=1), caller, accepted)
         [[is_lease]] = await execute(
             database_url, "select lease_until < 'infinity' from conversations where id = $1", key_of(name)
         )
@@ -221,7 +223,7 @@ class TestEnds:
     ) -> None:
         draft = await enqueued(db, caller, conversation=name, stream=is_streamed)
         async with working(db, database_url, ScriptedProvider(steps)) as background:
-            await background.generate()
+            await generate(background)
         assert await state(db, caller, draft.id) is Status.FAILED
         assert await said_in(db, caller, name) == ["zero"]
         assert await holder(database_url, name) is None
@@ -231,7 +233,7 @@ class TestEnds:
     ) -> None:
         draft = await enqueued(db, caller, conversation=name, model="gone")
         async with working(db, database_url, ScriptedProvider([])) as background:
-            await background.generate()
+            await generate(background)
         assert await state(db, caller, draft.id) is Status.FAILED
         assert await holder(database_url, name) is None
 
@@ -258,7 +260,7 @@ class TestEnds:
         assert await cancel(db, caller, draft.id)
         assert await holder(database_url, name) is None
         async with working(db, database_url, ScriptedProvider(answer())) as background:
-            assert not await background.generate()
+            assert not await generate(background)
         assert await said_in(db, caller, name) == ["zero"]
 
     @streamed
@@ -299,7 +301,7 @@ class TestEnds:
         await execute(database_url, deletes, key_of(name))
         provider = ScriptedProvider(answer("two"))
         async with working(db, database_url, provider) as background:
-            await background.generate()
+            await generate(background)
         assert await state(db, caller, draft.id) is Status.COMPLETED
         assert b"zero" in provider.contexts[0].joined()
         async with db.read(caller) as tx:
@@ -324,7 +326,7 @@ class TestVanished:
             assert await holder(database_url, name) == draft.id
             with pytest.raises(Conflict):
                 await accept(db, caller, a_draft(conversation=name))
-            assert await background.generate()
+            assert await generate(background)
         assert await said_in(db, caller, name) == ["zero", "one", "two"]
         assert await holder(database_url, name) is None
 
@@ -370,7 +372,7 @@ class TestVanished:
         assert await state(db, caller, draft.id) is Status.QUEUED
         assert await holder(database_url, name) == draft.id
         async with working(db, database_url, ScriptedProvider(answer("two"))) as background:
-            await background.generate()
+            await generate(background)
         assert await said_in(db, caller, name) == ["zero", "one", "two"]
 
 
@@ -391,7 +393,7 @@ class TestNotStored:
         await add(db, caller, name, "later")
         provider = ScriptedProvider(answer("two"))
         async with working(db, database_url, provider) as background:
-            await background.generate()
+            await generate(background)
         response = await body(db, caller, draft.id)
         assert (response["status"], response["conversation"]) == ("completed", {"id": name})
         context = provider.contexts[0].joined()
@@ -407,6 +409,6 @@ class TestNotStored:
         await cancel(db, caller, aside.id)
         assert await holder(database_url, name) == locked.id
         async with working(db, database_url, ScriptedProvider(answer("two"))) as background:
-            assert await background.generate()
-            assert not await background.generate()
+            assert await generate(background)
+            assert not await generate(background)
         assert await said_in(db, caller, name) == ["zero", "one", "two"]

@@ -15,7 +15,8 @@ from app.generation.history import Terms
 from app.generation.queueing import enqueue
 from app.providers.registry import Entry, Registry
 from app.store.db import Database
-from tests.background import POLICY, body, empty_queue
+from app.store.entries import Entries
+from tests.background import POLICY, body, empty_queue, generate
 from tests.builders import a_draft
 from tests.conversing import a_conversation, add, add_items, holder, said_in
 from tests.scripted import ScriptedProvider, answer
@@ -62,11 +63,10 @@ async def in_background(db: Database, caller: Caller, name: str, window: int, **
     """What the model was sent; the response then fails, so that nothing is appended."""
     provider = ScriptedProvider([UpstreamError("Enough.")])
     draft = a_draft(conversation=name, input=[NEW], background=True, **params)
-    await enqueue(
-        db, caller, await accept(db, caller, draft, Terms(context_window_tokens=window)), max_queued=9
-    )
+    accepted = await accept(db, caller, draft, Terms(context_window_tokens=window))
+    await enqueue(db, Entries(db, max_queued=9), caller, accepted)
     entry = Entry(provider, [provider.name], {"a-model": provider.name}, {"*": window})
-    assert await Background(db, Registry([entry]), Policy(**POLICY)).generate()
+    assert await generate(Background(db, Registry([entry]), Policy(**POLICY)))
     return provider.contexts[0].joined()
 
 
@@ -149,9 +149,10 @@ async def test_what_was_not_sent_stays_in_the_conversation(db: Database, caller:
     before = await said_in(db, caller, name)
     provider = ScriptedProvider(answer("short"))
     draft = a_draft(conversation=name, input="new", background=True, truncation="auto")
-    await enqueue(db, caller, await accept(db, caller, draft, Terms(context_window_tokens=150)), max_queued=9)
+    accepted = await accept(db, caller, draft, Terms(context_window_tokens=150))
+    await enqueue(db, Entries(db, max_queued=9), caller, accepted)
     entry = Entry(provider, [provider.name], {"a-model": provider.name}, {"*": 150})
-    assert await Background(db, Registry([entry]), Policy(**POLICY)).generate()
+    assert await generate(Background(db, Registry([entry]), Policy(**POLICY)))
     assert (await body(db, caller, draft.id))["status"] == "completed"
     assert await said_in(db, caller, name) == [*before, "new", "short"]
     await add(db, caller, name, "more")

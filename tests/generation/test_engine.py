@@ -1,14 +1,22 @@
 """One generation from its context to its row, with a real Postgres."""
 
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
+
 import orjson
 import pytest
 
+from app.domain.context import Context
+from app.domain.events import Event
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.errors import InvalidRequest, ServiceError, UpstreamError
 from app.generation import engine
 from app.generation.feed import Feed
-from app.providers.base import Finished, ItemFinished, Started
+from app.providers.base import Delta, Finished, ItemFinished, Started
 from app.store import lineage
 from app.store.db import Database
 from tests import grammar
@@ -22,6 +30,10 @@ GONE = UpstreamError("The provider is gone.", status=503, code="server_error")
 async def ended(db: Database, caller: Caller, *steps: Step) -> tuple[ScriptedProvider, engine.Run]:
     provider = ScriptedProvider(steps, db=db)
     return provider, await a_run(db, caller, provider, a_draft(stream=True))
+
+
+def events_anywhere() -> list[Event]:
+    return [each for each in gc.get_objects() if type(each) is Event]
 
 
 class TestOutcomes:
@@ -176,6 +188,67 @@ class TestFailures:
         _, run = await ended(db, caller, *answer("Hi"), GONE)
         await engine.run(run)
         assert grammar.check(await heard(run.listener))["status"] == "completed"
+
+
+class Failing(ScriptedProvider):
+    """Raises an error that it does not keep itself: with it go the frames that it has passed."""
+
+    def __init__(self, kind: type[Exception], *, begins: bool) -> None:
+        super().__init__([])
+        self._kind, self._begins = kind, begins
+
+    async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
+        if self._begins:
+            yield Started()
+        raise self._kind("It broke.")
+
+
+class TestMemory:
+    """What has ended is gone with its last reader, and does not wait for the collector, which comes seldom."""
+
+    @pytest.fixture(autouse=True)
+    def _without_collector(self) -> Generator[None]:
+        gc.collect()
+        gc.disable()
+        yield
+        gc.enable()
+
+    @pytest.mark.parametrize("begins", [False, True])
+    @pytest.mark.parametrize("kind", [UpstreamError, RuntimeError])
+    async def test_no_failure_holds_its_run(
+        self, db: Database, caller: Caller, kind: type[Exception], *, begins: bool
+    ) -> None:
+        run = await a_run(db, caller, Failing(kind, begins=begins), a_draft(stream=True))
+        seen = weakref.ref(run.composer)
+        with suppress(ServiceError):
+            await engine.run(run)
+        del run
+        assert seen() is None
+
+    @pytest.mark.parametrize("before", [[], [Started(), *hello("a")[:3]]])
+    async def test_nor_does_one_who_hangs_up(self, db: Database, caller: Caller, before: list[Step]) -> None:
+        provider, run = await ended(db, caller, *before, asyncio.Event())
+        seen = weakref.ref(run.composer)
+        task = asyncio.ensure_future(engine.run(run))
+        await provider.is_stalled.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        del run, task, provider
+        await asyncio.sleep(0)
+        assert seen() is None
+
+    async def test_one_who_waits_keeps_nothing_of_what_it_has_told(
+        self, db: Database, caller: Caller
+    ) -> None:
+        provider, run = await ended(db, caller, Started(), *hello("a")[:3], asyncio.Event())
+        before = events_anywhere()
+        task = asyncio.ensure_future(engine.run(run))
+        await provider.is_stalled.wait()
+        assert isinstance(run.listener, Feed)
+        assert len(await run.listener.take()) == 5
+        assert events_anywhere() == before
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class TestPlaces:

@@ -1,8 +1,7 @@
 """Runs that are stopped: by the client who left, by the server that stops, by the clock, by a slow reader."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests import grammar
 from tests.builders import a_draft, a_run, all_stored, stored
 from tests.generation.faults import AWAY, FaultyDatabase, heard
 from tests.scripted import DONE, ScriptedProvider, Step, answer, hello
+from tests.waiting import patience
 
 
 class Witness(FaultyDatabase):
@@ -28,11 +28,9 @@ class Witness(FaultyDatabase):
     provider: ScriptedProvider
     has_seen_it_closed = False
 
-    @asynccontextmanager
-    async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+    def autocommit(self, caller: Caller) -> AbstractAsyncContextManager[Tx]:
         self.has_seen_it_closed = self.provider.is_closed
-        async with super().begin(caller) as tx:
-            yield tx
+        return super().autocommit(caller)
 
 
 class Running:
@@ -185,8 +183,8 @@ class TestSlowReader:
         provider = ScriptedProvider(self.STEPS, db=db)
         it = Running(provider, await a_run(db, caller, provider, a_draft(stream=True), **changes))
         assert isinstance(it.run.listener, Feed)
-        async with asyncio.timeout(1):
-            while it.run.listener._has_room.is_set():  # noqa: ASYNC110 - the product has no use for such a signal
+        async with patience():
+            while it.run.listener._writer is None:  # noqa: ASYNC110 - the product has no use for such a signal
                 await asyncio.sleep(0)
         return it
 

@@ -71,3 +71,15 @@ async def test_the_last_words_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -
     feed.put([an_event(0, 100)])
     feed.put([an_event(1, 100)])
     assert len(await feed.take()) == 2
+
+
+async def test_a_feed_that_nobody_reads_any_more_holds_nothing_up() -> None:
+    feed = Feed(max_waiting_bytes=10)
+    writer = asyncio.ensure_future(feed.publish([an_event(0, size=11)]))
+    await asyncio.sleep(0)
+    assert not writer.done()
+    feed.abandon()
+    await writer
+    await feed.publish([an_event(1, size=100)])
+    feed.close()
+    assert await feed.take() == []

@@ -30,14 +30,15 @@ from tests.background import (
     followed,
     forget_events,
     frames,
+    generate,
     listening,
     numbers,
     said,
-    until,
     working,
 )
 from tests.builders import a_caller
 from tests.scripted import DONE, ScriptedProvider, answer, hello
+from tests.waiting import patience, until
 
 WORDS = [f"word {number} " for number in range(50)]
 """Enough for a stream of some sixty events."""
@@ -72,7 +73,7 @@ class Slow(ScriptedProvider):
 
 async def generated(background: Background) -> bool:
     """Generate what is queued. A claim passes by a row that somebody else holds, and is made again."""
-    await until(background.generate, within_seconds=20)
+    await until(lambda: generate(background))
     return True
 
 
@@ -115,7 +116,7 @@ class Reader:
         notifications: Notifications,
         *,
         after: int = -1,
-        poll_seconds: float = 5.0,
+        poll_seconds: float = 3600,
     ) -> None:
         self._stream = follow(
             db, caller, notifications, draft.id, after=after, is_padded=True, poll_seconds=poll_seconds
@@ -125,7 +126,7 @@ class Reader:
 
     async def until_frame(self, count: int) -> bytes:
         """Everything so far, once it has so many frames."""
-        async with asyncio.timeout(2):
+        async with patience():
             while self.read.count(b"\n\n") < count:
                 batch = await anext(self._stream)
                 self.idles += batch == IDLE
@@ -133,7 +134,7 @@ class Reader:
         return self.read
 
     async def to_the_end(self) -> bytes:
-        async with asyncio.timeout(2):
+        async with patience():
             async for batch in self._stream:
                 self.idles += batch == IDLE
                 self.read += batch
@@ -168,7 +169,7 @@ class TestBytes:
 
             def reading(after: int) -> asyncio.Task[bytes]:
                 return asyncio.ensure_future(
-                    followed(wide, caller, draft.id, notifications, after=after, poll_seconds=5)
+                    followed(wide, caller, draft.id, notifications, after=after, poll_seconds=3600)
                 )
 
             before = [reading(after) for after in range(-1, 60, 6)]
@@ -195,7 +196,7 @@ class TestBytes:
             working(wide, database_url, Slow(answer(*words))) as background,
         ):
             uninterrupted = asyncio.ensure_future(
-                followed(wide, caller, draft.id, notifications, poll_seconds=5)
+                followed(wide, caller, draft.id, notifications, poll_seconds=3600)
             )
             generating = asyncio.ensure_future(generated(background))
             pieces = [await self.piece(wide, caller, draft, notifications, rng)]
@@ -243,7 +244,7 @@ class TestBytes:
             other = await Database.connect(database_url, size=1)
             async with listening(database_url) as notifications:
                 reading = asyncio.ensure_future(
-                    followed(other, caller, draft.id, notifications, after=11, poll_seconds=5)
+                    followed(other, caller, draft.id, notifications, after=11, poll_seconds=3600)
                 )
                 gate.set()
                 await task
@@ -374,7 +375,7 @@ class TestNews:
                 async with super().read(caller) as tx:
                     yield tx
 
-        counting = Counting(db._pool)
+        counting = Counting(db.pool)
         draft = await enqueued(db, caller, stream=True)
         async with listening(database_url) as notifications:
             reader = Reader(counting, caller, draft, notifications, poll_seconds=60)
@@ -401,7 +402,7 @@ class TestNews:
                 async with super().read(caller) as tx:
                     yield tx
 
-        shaky = Shaky(db._pool)
+        shaky = Shaky(db.pool)
         async with being_made(db, caller, database_url) as (draft, gate, task):
             reader = Reader(shaky, caller, draft, deaf(), poll_seconds=0.01)
             await reader.until_frame(30)
@@ -466,13 +467,13 @@ class TestOrder:
             is_begun = asyncio.Event()
 
             @asynccontextmanager
-            async def begin(self, caller: Caller) -> AsyncGenerator[Tx]:
+            async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
                 async with super().begin(caller) as tx:
                     yield tx
                     self.is_begun.set()
                     await gate.wait()
 
-        held = Held(db._pool)
+        held = Held(db.pool)
         draft = await enqueued(db, caller, stream=True)
         async with working(held, database_url, ScriptedProvider(answer("Hi"))) as background:
             task = asyncio.ensure_future(generated(background))

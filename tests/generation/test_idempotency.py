@@ -26,6 +26,7 @@ from app.generation.rebuild import retell
 from app.providers.base import Delta
 from app.store import conversations, idempotency
 from app.store.db import Database
+from app.store.entries import Entries
 from tests import grammar
 from tests.background import a_background, body, execute
 from tests.builders import a_caller, a_draft, a_response, a_run, all_stored, stored
@@ -104,7 +105,8 @@ async def start(
     """A foreground run for a claimed key, not begun yet."""
     draft = replace(a_draft(**params), id=mine.response_id)
     accepted = replace(await accept(db, caller, draft), claim=mine)
-    keeper = NewRow(keeps_in or db, caller, accepted, "scripted")
+    kept = keeps_in or db
+    keeper = NewRow(kept, Entries(kept, max_queued=9), caller, accepted, "scripted")
     it = await a_run(db, caller, provider, accepted=accepted, keeper=keeper, composer=Composer(draft))
     return draft, run(it)
 
@@ -325,7 +327,7 @@ class TestBackground:
         mine = await won(db, caller, key)
         draft = replace(a_draft(background=True), id=mine.response_id)
         accepted = replace(await accept(db, caller, draft), claim=mine)
-        await enqueue(db, caller, accepted, max_queued=9)
+        await enqueue(db, Entries(db, max_queued=9), caller, accepted)
         assert await found(db, caller, key) == settled(key, draft)
         assert (await body(db, caller, draft.id))["status"] == "queued"
 
@@ -337,7 +339,7 @@ class TestBackground:
         draft = replace(a_draft(background=True), id=mine.response_id)
         accepted = replace(await accept(db, caller, draft), claim=mine)
         with pytest.raises(ServiceError, match="took the place"):
-            await enqueue(db, caller, accepted, max_queued=9)
+            await enqueue(db, Entries(db, max_queued=9), caller, accepted)
         assert await stored(db, caller, draft) is None
 
 

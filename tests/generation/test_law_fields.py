@@ -13,9 +13,14 @@ from app.api.create import to_draft
 from app.api.schemas import create as shapes
 from app.api.schemas.formats import ReasoningOptions, TextOptions
 from app.api.validation import parse_create
+from app.domain.context import Context
+from app.domain.response import Draft
 from app.errors import InvalidRequest
+from app.generation.accept import Accepted
+from app.generation.queueing import draft_of
 from app.providers.base import Delta, Provider
 from app.providers.offline import Offline
+from app.providers.registry import Route
 from tests.providers.outcome import outcome_of
 from tests.providers.subjects import BY_NAME, a_context, connected, playing
 
@@ -96,6 +101,9 @@ OURS = {
     "stream": "the context says whether anybody listens",
     "stream_options.include_obfuscation": "the composer pads",
     "previous_response_id": "its items are in the context",
+    "prompt.id": "resolved before there is a draft; what it says is in the context",
+    "prompt.version": "the same",
+    "prompt.variables": "the same",
     "background": "refused at the edge",
     "conversation": "refused at the edge",
 }
@@ -248,6 +256,7 @@ async def test_a_responses_upstream_is_sent_everything_that_is_not_ours(path: st
             "previous_response_id",
             "background",
             "conversation",
+            "prompt",
         }
     else:
         assert {key: body[key] for key in SAMPLES[path]} == SAMPLES[path]
@@ -269,6 +278,51 @@ async def test_a_chat_upstream_is_sent_everything_that_is_not_ours_or_it_is_refu
 async def test_a_chat_upstream_is_asked_for_what_is_to_be_included() -> None:
     body = await sent_by("openai_chat", SAMPLES["include"])
     assert body["logprobs"] is True
+
+
+SAID = {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]}
+PROMPTED = {"model": "a-model", "input": "Hi", "prompt": {"id": "pmpt_1", "version": "1", "messages": [SAID]}}
+
+
+async def body_of(adapter: Adapter, draft: Draft) -> Params:
+    """What is sent for a draft without a history."""
+    subject = BY_NAME[adapter]
+    async with playing(subject, subject.answer("text")) as (provider, upstream):
+        context = Context("a-model", Accepted(draft, None).items(provider.name), draft.params)
+        await outcome_of(provider.stream(context))
+    (request,) = upstream.requests
+    return request.json
+
+
+async def test_what_a_prompt_says_is_sent_first_and_its_name_to_nobody() -> None:
+    """Also by a worker, which has nothing but the parameters as they were stored."""
+    draft = to_draft(PROMPTED)
+    stored = orjson.dumps(draft.params)
+    for each in (draft, draft_of(draft.id, stored, draft.input.blob)):
+        body = await body_of("openai_responses", each)
+        assert body["input"][0] == SAID
+        assert [item["role"] for item in body["input"]] == ["developer", "user"]
+        assert "prompt" not in body
+        assert each.echo["instructions"] == [SAID]
+        assert each.echo["prompt"] == {"id": "pmpt_1", "version": "1"}
+        body = await body_of("openai_chat", each)
+        assert body["messages"] == [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+        ]
+        assert "prompt" not in body
+
+
+async def test_what_cannot_be_carried_of_a_prompt_is_named_as_it_would_be_shown() -> None:
+    file = {"type": "input_file", "file_url": "https://example.com/a.pdf"}
+    said = [SAID, {**SAID, "role": "user", "content": [file]}]
+    params = {**PROMPTED, "prompt": {"id": "pmpt_1", "messages": said}}
+    async with connected(BY_NAME["openai_chat"], "http://nobody.test") as provider:
+        with pytest.raises(InvalidRequest) as refused:
+            Route(provider, "a-model").refuse(params, ())
+    assert refused.value.param
+    assert refused.value.param.startswith("instructions[1].content[0]")
+    assert refused.value.param in refused.value.message
 
 
 @every_sample

@@ -14,7 +14,7 @@ import pytest
 from app import ids
 from app.domain.audit import SERVER, Action, word_of
 from app.domain.facts import Price
-from app.domain.jobs import Claim, Mode
+from app.domain.jobs import Claim, Ending, Mode, NewJob
 from app.domain.response import Status
 from app.domain.signing import Signer
 from app.domain.tenancy import Caller
@@ -24,10 +24,11 @@ from app.generation.ledger import Ledger, settling
 from app.store import audit, facts, lifecycle, outbox
 from app.store.codec import compress
 from app.store.db import Database, Tx
-from tests.background import execute, until
+from tests.background import execute
 from tests.builders import a_caller
 from tests.store.turns import a_turn, add, delete, put
 from tests.trails import SIGNER, behind_the_trigger, pending, recorded, settle
+from tests.waiting import patience, until
 
 CREATED, FINISHED, DELETED = Action.RESPONSE_CREATED, Action.RESPONSE_FINISHED, Action.RESPONSE_DELETED
 
@@ -49,7 +50,7 @@ async def other_db(database_url: str) -> AsyncGenerator[Database]:
 async def enqueue(tx: Tx, turn: Turn) -> None:
     turn = replace(turn, status=Status.QUEUED)
     assert await lifecycle.enqueue(
-        tx, turn, mode=Mode.BACKGROUND, priority=0, event_count=0, request=b"{}", max_queued=1000
+        tx, [NewJob(turn, mode=Mode.BACKGROUND, priority=0, event_count=0, request=b"{}")], max_queued=1000
     )
 
 
@@ -68,7 +69,7 @@ async def finish(db: Database, caller: Caller, turn: Turn) -> None:
         await tx._driver.fetch(claimed, turn.id)
     async with db.begin(caller) as tx:
         claim = Claim(caller.tenant_id, turn.id, 1)
-        assert await lifecycle.finish(tx, claim, turn, event_count=1, shape=None, ttl_seconds=1)
+        assert await lifecycle.finish(tx, Ending(claim, turn, event_count=1, shape=None, ttl_seconds=1))
 
 
 async def facts_of(db: Database, caller: Caller) -> dict[UUID, Status]:
@@ -366,7 +367,7 @@ class TestAdoption:
         async with Ledger(other_db)._alone() as first:
             await facts.adopt(first, caller.tenant_id, UUID(int=0), Action.RESPONSE_ADOPTED)
             second = asyncio.ensure_future(Ledger(db).begin())
-            await until(lambda: execute(database_url, WAITING), within_seconds=10)
+            await until(lambda: execute(database_url, WAITING))
         await second
         assert await pending(db, caller) == 1
         await settle(db, caller)
@@ -401,7 +402,7 @@ class TestRunning:
             return not any([await pending(db, each) for each in others])
 
         async with settling(Ledger(db, SIGNER)):
-            await until(is_drained, within_seconds=20)
+            await until(is_drained)
         for each in others:
             assert await recorded(db, each)
         assert db.checked_out == 0
@@ -429,7 +430,7 @@ class TestRunning:
         await add(db, caller)
         async with settling(Ledger(db, SIGNER)):
             await has_failed.wait()
-            await until(is_settled, within_seconds=20)
+            await until(is_settled)
         assert len(await recorded(db, caller)) == 1
 
 
@@ -443,10 +444,10 @@ class TestLoad:
             await audit.lock_head(tx.of(caller.tenant_id))
             readers = [asyncio.ensure_future(ledger.settle(caller)) for _ in range(8)]
             # Once all have looked, one connection of the pool waits for them, and others are served.
-            async with asyncio.timeout(20):
+            async with patience():
                 while db.checked_out > 1 or not ledger._settling:  # noqa: ASYNC110 - a pool gives no signal
                     await asyncio.sleep(0.01)
-            async with asyncio.timeout(20), db.read(Caller()) as mine:
+            async with patience(), db.read(Caller()) as mine:
                 await audit.pending(mine)
         await asyncio.gather(*readers)
         assert await pending(db, caller) == 0

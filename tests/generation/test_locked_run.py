@@ -20,11 +20,12 @@ from app.generation.locked_run import run_locked
 from app.providers.base import Started
 from app.store import conversation_locks
 from app.store.db import Database
-from tests.background import until
+from app.store.entries import Entries
 from tests.builders import a_draft, a_run, all_stored, stored
 from tests.conversing import a_conversation, holder, is_locked, said_in, take_away
 from tests.generation.faults import AWAY, FaultyDatabase, heard
 from tests.scripted import DONE, ScriptedProvider, answer, hello
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -68,7 +69,8 @@ async def stalled(
     draft = a_draft(conversation=name, stream=True)
     accepted = await accept(db, caller, draft)
     assert accepted.lock
-    keeper = NewRow(keeps_in or db, caller, accepted, "scripted")
+    kept = keeps_in or db
+    keeper = NewRow(kept, Entries(kept, max_queued=9), caller, accepted, "scripted")
     # A second draft would find the conversation locked by the first.
     run = await a_run(
         db, caller, provider, a_draft(stream=True), accepted=accepted, keeper=keeper,

@@ -12,7 +12,7 @@ from app.generation import engine, rate_limits
 from app.generation.rate_limits import UNLIMITED, Limits, OverLimit, amend, go_duration, settled, use
 from app.providers.base import Finished
 from app.store.db import Database
-from tests.background import a_background, enqueued, execute
+from tests.background import a_background, enqueued, execute, generate
 from tests.builders import a_caller, a_draft, a_run
 from tests.scripted import ScriptedProvider, answer
 
@@ -121,7 +121,7 @@ async def test_a_background_run_is_settled_by_its_worker(
     [[before]] = await row_of(quiet_database_url, tenant)
     usage = {"input_tokens": 3000, "output_tokens": 10}
     provider = ScriptedProvider([*answer()[:-1], Finished("completed", usage)])
-    assert await a_background(database, provider, limits=limits).generate()
+    assert await generate(a_background(database, provider, limits=limits))
     [[after]] = await row_of(quiet_database_url, tenant)
     await database.close()
     assert timedelta(seconds=29) < after - before < timedelta(seconds=31)

@@ -16,9 +16,9 @@ from app.resources import open_resources
 from app.settings import Settings
 from app.store import outbox
 from app.store.db import Database
-from tests.background import until
 from tests.builders import a_caller
 from tests.trails import pending, recorded, settle
+from tests.waiting import until
 
 READ = Action.RESPONSE_READ
 
@@ -70,7 +70,7 @@ async def test_it_comes_to_that_by_itself(
         async def is_noted(count: int = count) -> bool:
             return await pending(db, auditor) == count
 
-        await until(is_noted, within_seconds=10)
+        await until(is_noted)
 
 
 async def test_while_postgres_is_away_so_many_are_remembered(

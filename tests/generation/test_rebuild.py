@@ -34,6 +34,7 @@ from tests.background import (
     forget_events,
     found,
     frames,
+    generate,
     working,
 )
 from tests.background import said as events_of
@@ -219,7 +220,7 @@ async def made(
     """A finished stream, and what its followers have read."""
     draft = await enqueued(db, caller, stream=True, **params)
     async with working(db, database_url, ScriptedProvider(steps), pads=pads) as background:
-        assert await background.generate()
+        assert await generate(background)
     return draft, await followed(db, caller, draft.id)
 
 
@@ -310,6 +311,6 @@ async def test_a_response_that_nobody_streamed_has_no_shape(
 ) -> None:
     draft = await enqueued(db, caller)
     async with working(db, database_url, ScriptedProvider(answer())) as background:
-        await background.generate()
+        await generate(background)
     async with db.read(caller) as tx:
         assert await responses.shape(tx, draft.id) is None

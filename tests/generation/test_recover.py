@@ -17,7 +17,7 @@ from app.generation.background import Background
 from app.generation.journal import Entry, Journal
 from app.generation.recover import count_queued
 from app.providers.base import Started
-from app.store import attempts, events, lifecycle
+from app.store import events, lifecycle
 from app.store.db import Database, SystemTx
 from tests import grammar
 from tests.background import (
@@ -31,15 +31,16 @@ from tests.background import (
     followed,
     forget_events,
     frames,
+    generate,
     journalled,
     listening,
     said,
     state,
     tries,
-    until,
     working,
 )
 from tests.scripted import DONE, ScriptedProvider, answer, hello
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 VANISHED = {"code": "server_error", "message": "The worker that was generating this response was lost."}
 
@@ -65,7 +66,7 @@ async def abandoned(
     provider = ScriptedProvider([*steps, asyncio.Event()])
     async with working(db, database_url, provider) as background:
         background._leave = die
-        task = asyncio.ensure_future(background.generate())
+        task = asyncio.ensure_future(generate(background))
         await provider.is_stalled.wait()
         await until(lambda: are_journalled(db, caller, draft, shown))
         for run in list(background._running):
@@ -89,10 +90,12 @@ async def reaped(db: Database, **policy: Any) -> int:
     bells = 0
     for _ in range(5):
         # Waits for whoever holds a row, which the round would not.
-        await db._pool.fetch(f"{over} order by lease_until for update")
+        async with db.begin_system() as tx:
+            await tx._driver.fetch(f"{over} order by lease_until for update")
         bells = await a_background(db, **policy).reap()
-        if not await db._pool.fetch(over):
-            break
+        async with db.begin_system() as tx:
+            if not await tx._driver.fetch(over):
+                break
     return bells
 
 
@@ -115,7 +118,7 @@ class TestUnseen:
         assert await state(db, caller, draft.id) is Status.QUEUED
         assert (await body(db, caller, draft.id))["status"] == "queued"
         async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
-            assert await background.generate()
+            assert await generate(background)
         told = await body(db, caller, draft.id)
         assert told["output"][0]["content"][0]["text"] == "Hi"
         if is_streamed:
@@ -128,10 +131,10 @@ class TestUnseen:
     async def test_a_follower_notices_nothing(self, db: Database, caller: Caller, database_url: str) -> None:
         async with listening(database_url) as notifications:
             draft = await abandoned(db, caller, database_url, Started(), shown=3, stream=True)
-            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=5))
+            reading = asyncio.ensure_future(followed(db, caller, draft.id, notifications, poll_seconds=3600))
             await reaped(db)
             async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
-                await background.generate()
+                await generate(background)
             assert grammar.check(said(await reading)) == await body(db, caller, draft.id)
 
     async def test_it_is_tried_so_often_and_then_has_failed(
@@ -143,7 +146,7 @@ class TestUnseen:
             provider = ScriptedProvider([asyncio.Event()])
             async with working(db, database_url, provider) as background:
                 background._leave = die
-                task = asyncio.ensure_future(background.generate())
+                task = asyncio.ensure_future(generate(background))
                 await provider.is_stalled.wait()
                 background.leases.lose_all()
                 await task
@@ -169,7 +172,7 @@ class TestSeen:
         draft = await abandoned(db, caller, database_url, *HALF, shown=6, stream=True)
         await reaped(db)
         async with working(db, database_url, ScriptedProvider(answer())) as background:
-            assert not await background.generate()
+            assert not await generate(background)
         told = await body(db, caller, draft.id)
         assert (told["status"], told["error"], told["usage"]) == ("failed", VANISHED, None)
         [item] = told["output"]
@@ -184,13 +187,13 @@ class TestSeen:
         async with listening(database_url) as notifications:
             reading = [
                 asyncio.ensure_future(
-                    followed(db, caller, draft.id, notifications, after=after, poll_seconds=5)
+                    followed(db, caller, draft.id, notifications, after=after, poll_seconds=3600)
                 )
                 for after in (-1, 4, 5)
             ]
             await until(lambda: all_wait(notifications))
             await reaped(db)
-            async with asyncio.timeout(1):
+            async with patience():
                 whole, *rest = await asyncio.gather(*reading)
         assert whole.startswith(before)
         assert grammar.check(said(whole)) == await body(db, caller, draft.id)
@@ -205,7 +208,7 @@ class TestSeen:
         await reaped(db, rerun="always")
         assert await state(db, caller, draft.id) is Status.QUEUED
         async with working(db, database_url, ScriptedProvider(answer("Hi"))) as background:
-            await background.generate()
+            await generate(background)
         whole = await followed(db, caller, draft.id)
         assert [event["sequence_number"] for event in said(whole)] == list(range(len(frames(whole))))
         told = await body(db, caller, draft.id)
@@ -286,7 +289,7 @@ class TestRounds:
         draft = await enqueued(db, caller)
         provider = ScriptedProvider([Started(), asyncio.Event()])
         async with working(db, database_url, provider) as background:
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await provider.is_stalled.wait()
             await reaped(db)
             assert await state(db, caller, draft.id) is Status.IN_PROGRESS
@@ -351,7 +354,7 @@ class TestRounds:
         """For the first bells of a worker; what runs or has ended wants none."""
         drafts = [await enqueued(db, caller) for _ in range(3)]
         async with working(db, database_url, ScriptedProvider(answer())) as background:
-            assert await background.generate()
+            assert await generate(background)
         assert await count_queued(db) == len(drafts) - 1
 
     async def test_what_it_has_queued_again_wants_a_bell_in_the_same_round(
@@ -365,7 +368,7 @@ class TestRounds:
     ) -> None:
         running = await enqueued(db, caller, stream=True)
         async with working(db, database_url, ScriptedProvider(answer())) as background:
-            await background.generate()
+            await generate(background)
             over, running = running, await enqueued(db, caller, stream=True)
         long_ago = "update response_events set created_at = now() - interval '1 day' where tenant_id = $1"
         await execute(database_url, long_ago, caller.tenant_id)
@@ -411,16 +414,11 @@ def _after_first_append(patch: pytest.MonkeyPatch, background: Background) -> No
         return await append(tx, batches)
 
     patch.setattr(events, "append", once)
-    patch.setattr(lifecycle, "finish", die)
+    patch.setattr(lifecycle, "finish_each", die)
 
 
 def _before_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
-    patch.setattr(lifecycle, "finish", die)
-
-
-def _before_commit(patch: pytest.MonkeyPatch, background: Background) -> None:
-    """The statement was run; its transaction never ended."""
-    patch.setattr(attempts, "end", die)
+    patch.setattr(lifecycle, "finish_each", die)
 
 
 def _after_finish(patch: pytest.MonkeyPatch, background: Background) -> None:
@@ -436,7 +434,6 @@ KILL_POINTS = {
     "before the first append": KillPoint(_before_first_append, Status.QUEUED, Status.COMPLETED),
     "after the first append": KillPoint(_after_first_append, Status.FAILED, Status.QUEUED),
     "before the finish": KillPoint(_before_finish, Status.FAILED, Status.QUEUED),
-    "before the commit of the finish": KillPoint(_before_commit, Status.FAILED, Status.QUEUED),
     "after the finish, before the bell": KillPoint(_after_finish, Status.COMPLETED, Status.COMPLETED),
 }
 
@@ -453,8 +450,8 @@ class TestKillPoints:
                 patch.setattr(background, "_leave", die)
                 patch.setattr(background, "_fail", die)
                 point.arm(patch, background)
-                task = asyncio.ensure_future(background.generate())
-                await asyncio.wait([task], timeout=2)
+                task = asyncio.ensure_future(generate(background))
+                await asyncio.wait([task], timeout=PATIENCE_SECONDS)
                 assert task.done()
                 await asyncio.gather(task, return_exceptions=True)
 
@@ -485,7 +482,7 @@ class TestKillPoints:
         """It ends once, and whoever followed from the beginning has read one whole stream."""
         again = ScriptedProvider(answer("Hi again"))
         async with working(db, database_url, again) as background:
-            assert await background.generate() is (found is Status.QUEUED)
+            assert await generate(background) is (found is Status.QUEUED)
         assert len(again.contexts) == (found is Status.QUEUED)
         told = await body(db, caller, draft.id)
         assert told["status"] == ("failed" if found is Status.FAILED else "completed")
@@ -507,7 +504,7 @@ class TestLateComers:
         draft = await enqueued(db, caller, stream=True)
         provider = ScriptedProvider([Started(), gate, *hello("late"), DONE])
         async with working(db, database_url, provider) as background:
-            task = asyncio.ensure_future(background.generate())
+            task = asyncio.ensure_future(generate(background))
             await provider.is_stalled.wait()
             await expire(database_url, draft.id)
             yield draft, task, provider
@@ -519,7 +516,7 @@ class TestLateComers:
         async with self.frozen(db, caller, database_url, gate) as (draft, task, _):
             await reaped(db)
             async with working(db, database_url, ScriptedProvider(answer("Hi"))) as other:
-                await until(other.generate)
+                await until(lambda: generate(other))
             before = await followed(db, caller, draft.id)
             gate.set()
             assert await task

@@ -20,6 +20,7 @@ from tests.background import (
     execute,
     expire,
     found,
+    generate,
     state,
 )
 from tests.scripted import ScriptedProvider, answer
@@ -57,7 +58,7 @@ async def test_the_upstream_is_given_what_the_row_does_not_show(
     assert b"PLANTED" not in sealed
     queued = await body(db, caller, draft.id)
     provider = ScriptedProvider(answer())
-    assert await a_background(db, provider, seals=Seals(KEY)).generate()
+    assert await generate(a_background(db, provider, seals=Seals(KEY)))
     assert provider.contexts[0].params["tools"] == [MCP]
     done = await body(db, caller, draft.id)
     assert done["status"] == "completed"
@@ -69,7 +70,7 @@ async def test_the_upstream_is_given_what_the_row_does_not_show(
 async def test_a_key_that_was_replaced_still_opens(db: Database, caller: Caller) -> None:
     draft = await waiting(db, caller, OTHER)
     provider = ScriptedProvider(answer())
-    assert await a_background(db, provider, seals=Seals(KEY, [OTHER])).generate()
+    assert await generate(a_background(db, provider, seals=Seals(KEY, [OTHER])))
     assert provider.contexts[0].params["tools"] == [MCP]
     assert await state(db, caller, draft.id) is Status.COMPLETED
 
@@ -80,7 +81,7 @@ async def test_without_the_key_nothing_is_asked_and_the_response_says_why(
 ) -> None:
     draft = await waiting(db, caller, OTHER, stream=is_streamed)
     provider = ScriptedProvider(answer())
-    assert await a_background(db, provider, seals=Seals(KEY)).generate()
+    assert await generate(a_background(db, provider, seals=Seals(KEY)))
     assert provider.contexts == []
     failed = await body(db, caller, draft.id)
     assert (failed["status"], failed["error"]) == (
@@ -102,7 +103,7 @@ async def test_moved_to_another_row_they_are_of_no_use(
     thief = await waiting(db, caller)
     await execute(database_url, "update responses set secrets = $2 where id = $1", thief.id, stolen)
     provider = ScriptedProvider(answer())
-    assert await a_background(db, provider, seals=Seals(KEY)).generate()
+    assert await generate(a_background(db, provider, seals=Seals(KEY)))
     assert provider.contexts == []
     assert await state(db, caller, thief.id) is Status.FAILED
 
@@ -116,7 +117,7 @@ async def test_a_cancelled_response_keeps_none(db: Database, caller: Caller, dat
 async def test_a_failed_response_keeps_none(db: Database, caller: Caller, database_url: str) -> None:
     draft = await waiting(db, caller)
     provider = ScriptedProvider([UpstreamError("No.")])
-    assert await a_background(db, provider, seals=Seals(KEY)).generate()
+    assert await generate(a_background(db, provider, seals=Seals(KEY)))
     assert await state(db, caller, draft.id) is Status.FAILED
     assert await secrets_of(database_url, draft.id) is None
 
@@ -127,7 +128,7 @@ async def test_a_lost_attempt_leaves_them_to_the_next_one_and_the_last_wipes_the
     draft = await waiting(db, caller)
     background = a_background(db, ScriptedProvider(answer()), seals=Seals(KEY), max_attempts=2)
     for status in (Status.QUEUED, Status.FAILED):
-        assert await background._claim()
+        assert await background._claim(1)
         assert await secrets_of(database_url, draft.id)
         await expire(database_url, draft.id)
         await background.reap()

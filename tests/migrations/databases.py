@@ -11,10 +11,10 @@ from app import ids
 
 
 @contextmanager
-def empty_database(postgres_url: str) -> Generator[str]:
-    """The URL of a new database on this server; it is dropped in the end."""
-    name = f"holdfast_empty_{ids.new_uuid().hex}"
-    fetch(postgres_url, f'create database "{name}"')
+def new_database(postgres_url: str, *, like: str = "template1") -> Generator[str]:
+    """The URL of a new database on this server, empty or a copy; it is dropped in the end."""
+    name = f"holdfast_test_{ids.new_uuid().hex}"
+    fetch(postgres_url, f'create database "{name}" template "{like}"')
     query = urlsplit(postgres_url).query
     server = postgres_url.partition("?")[0].rpartition("/")[0]
     yield f"{server}/{name}" + (f"?{query}" if query else "")

@@ -23,7 +23,8 @@ import migrations
 from app.errors import Unavailable
 from app.store import migrate
 from app.store.tables import metadata
-from tests.migrations.databases import empty_database, fetch, logged_in, login_role, run_script
+from tests.migrations.databases import fetch, logged_in, login_role, new_database, run_script
+from tests.waiting import PATIENCE_SECONDS
 
 VERSIONS = sorted((Path(migrations.__file__).parent / "versions").glob("*.py"))
 ROOT = Path(migrations.__file__).parents[1]
@@ -58,7 +59,7 @@ CATALOG = {
 
 @pytest.fixture
 def empty_url(postgres_url: str) -> Generator[str]:
-    with empty_database(postgres_url) as url:
+    with new_database(postgres_url) as url:
         yield url
 
 
@@ -170,12 +171,12 @@ def test_two_upgrades_at_once_take_turns(empty_url: str) -> None:
             both.append(
                 subprocess.Popen([sys.executable, "-c", program, empty_url], cwd=ROOT, stderr=subprocess.PIPE)
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while waiting() < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert [process.poll() for process in both] == [None, None]
     for process in both:
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, complaint.decode()
     migrate.check(empty_url)
     assert fetch(empty_url, "select count(*) from dictionaries") == [(1,)]

@@ -10,6 +10,7 @@ import pytest
 from tests.live import LiveServer
 from tests.openresponses.scenarios import FAILING, PLAIN_TOOL, SCENARIOS, WEATHER
 from tests.openresponses.schema import EVENT, ITEM, RESPONSE, check
+from tests.waiting import PATIENCE_SECONDS
 
 ALL = SCENARIOS | FAILING
 answered = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
@@ -24,7 +25,7 @@ TERMINAL = {
 
 @pytest.fixture(scope="module")
 def api(server: LiveServer) -> Generator[httpx2.Client]:
-    with httpx2.Client(base_url=server.base_url, timeout=20) as client:
+    with httpx2.Client(base_url=server.base_url, timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

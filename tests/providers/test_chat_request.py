@@ -234,7 +234,7 @@ async def test_json_mode_and_log_probabilities_by_include() -> None:
 async def test_defaults_and_our_own_parameters_pass_and_are_not_sent() -> None:
     body = await sent(
         store=True, background=False, metadata={"a": "b"}, previous_response_id="resp_1", max_tool_calls=3,
-        truncation="disabled", include=["reasoning.encrypted_content"], prompt=None, moderation=None,
+        truncation="disabled", include=["reasoning.encrypted_content"], prompt={"id": "pmpt_1"}, moderation=None,
         context_management=[], reasoning={"effort": None, "summary": None, "context": "auto", "mode": "standard"},
         text={"format": {"type": "text"}}, temperature=None, stream_options={"include_obfuscation": False},
     )  # fmt: skip
@@ -251,7 +251,6 @@ async def test_defaults_and_our_own_parameters_pass_and_are_not_sent() -> None:
             {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
             "tool_choice.tools[0].type",
         ),
-        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"moderation": {"model": "m"}}, "moderation"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"truncation": "auto"}, "truncation"),

@@ -21,6 +21,7 @@ from tests.providers.subjects import (
     rehearsed,
 )
 from tests.providers.wire import Answer, json_answer, unused_url
+from tests.waiting import PATIENCE_SECONDS
 
 
 def check_text(outcome: Outcome) -> None:
@@ -218,7 +219,7 @@ async def test_silence_is_a_timeout(subject: Subject, *, is_streamed: bool) -> N
     )
     async with playing(subject, silence, timeout_seconds=0.05) as (provider, upstream):
         error = await failure_of(provider.stream(a_context(is_streamed=is_streamed)))
-        await asyncio.wait_for(upstream.hung_up.wait(), 1)
+        await asyncio.wait_for(upstream.hung_up.wait(), PATIENCE_SECONDS)
     assert error.status == 504
     assert len(upstream.requests) == 1
 
@@ -231,7 +232,7 @@ async def test_closing_the_stream_hangs_up_on_the_upstream(subject: Subject) -> 
         async with aclosing(provider.stream(a_context())) as deltas:
             await until_text(deltas)
             assert not upstream.hung_up.is_set()
-        await asyncio.wait_for(upstream.hung_up.wait(), 1)
+        await asyncio.wait_for(upstream.hung_up.wait(), PATIENCE_SECONDS)
 
 
 @every_adapter
@@ -241,7 +242,7 @@ async def test_cancelling_the_reader_hangs_up_on_the_upstream(subject: Subject) 
             reader = group.create_task(outcome_of(provider.stream(a_context())))
             await upstream.answered.wait()
             reader.cancel()
-        await asyncio.wait_for(upstream.hung_up.wait(), 1)
+        await asyncio.wait_for(upstream.hung_up.wait(), PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("ending", ["whole", "late"])
@@ -257,8 +258,8 @@ async def test_a_finished_answer_gives_its_connection_back(subject: Subject, end
 async def test_a_finished_answer_does_not_wait_for_the_upstream_to_end_it(name: str) -> None:
     subject = BY_NAME[name]
     async with playing(subject, subject.answer("text", ending="stall")) as (provider, upstream):
-        check_text(await asyncio.wait_for(outcome_of(provider.stream(a_context())), 1))
-        await asyncio.wait_for(upstream.hung_up.wait(), 1)
+        check_text(await asyncio.wait_for(outcome_of(provider.stream(a_context())), PATIENCE_SECONDS))
+        await asyncio.wait_for(upstream.hung_up.wait(), PATIENCE_SECONDS)
 
 
 @every_adapter

@@ -349,7 +349,6 @@ class TestRefuse:
             ({"tools": [CLOCK | {"allowed_callers": ["programmatic"]}]}, "tools[0].allowed_callers"),
             ({"tools": [SHELL | {"format": {"type": "grammar", "syntax": "lark"}}]}, "tools[0].format"),
             ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
-            ({"prompt": {"id": "pmpt_1"}}, "prompt"),
             ({"moderation": {"model": "m"}}, "moderation"),
             ({"context_management": [{"type": "compaction"}]}, "context_management"),
             ({"access_programs": {"cyber": "standard"}}, "access_programs"),
@@ -404,7 +403,7 @@ class TestRefuse:
             "text": {"verbosity": "low"} | CITY_FORMAT,
             "include": ["reasoning.encrypted_content"],
             "image": {"context_compression": "auto"},
-            "prompt": None,
+            "prompt": {"id": "pmpt_1"},
             "moderation": None,
         }
 

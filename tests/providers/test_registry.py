@@ -122,6 +122,14 @@ async def test_a_configured_context_window_reaches_the_route() -> None:
     assert registry.resolve("anything").context_window_tokens == 8_192
 
 
+async def test_an_upstream_that_compacts_itself_is_known_to_the_route() -> None:
+    values = {"name": "demo", "protocol": "responses", "base_url": "http://demo.test/v1"}
+    async with open_session() as session:
+        for said, expected in ((values, False), ({**values, "compaction": "upstream"}, True)):
+            registry = Registry([_entry(Upstream.model_validate(said), session)])
+            assert registry.resolve("anything").compacts_itself is expected
+
+
 async def test_each_name_is_listed_once_with_the_provider_that_serves_it() -> None:
     assert dict(await a_registry().names()) == {
         "smart": "openai",

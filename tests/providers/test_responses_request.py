@@ -50,7 +50,7 @@ async def test_everything_else_goes_as_it_was_sent_secrets_included() -> None:
     tool = {"type": "mcp", "server_label": "m", "server_url": "https://m.test", "authorization": "token"}
     params = {
         "tools": [tool],
-        "prompt": {"id": "pmpt_1"},
+        "max_tool_calls": 2,
         "truncation": "auto",
         "temperature": None,
         "tomorrow": 1,

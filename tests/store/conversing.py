@@ -11,7 +11,7 @@ from app import ids
 from app.domain import tokens
 from app.domain.conversation import Lock, Reading
 from app.domain.items import aliases, join, normalise, split
-from app.domain.jobs import Mode
+from app.domain.jobs import Mode, NewJob
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Ancestry, Turn
@@ -195,11 +195,15 @@ async def enqueued(db: Database, caller: Caller, conversation_id: UUID, *, says:
         assert await conversation_locks.promise(tx, conversation_id, turn.id)
         assert await lifecycle.enqueue(
             tx,
-            turn,
-            mode=Mode.BACKGROUND,
-            priority=0,
-            event_count=0,
-            request=orjson.dumps({"model": turn.model}),
+            [
+                NewJob(
+                    turn,
+                    mode=Mode.BACKGROUND,
+                    priority=0,
+                    event_count=0,
+                    request=orjson.dumps({"model": turn.model}),
+                )
+            ],
             max_queued=100,
         )
     return turn

@@ -4,6 +4,8 @@ import asyncio
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+from tests.live import free_port
+
 
 class Proxy:
     """Pass bytes on to the server behind `database_url`, until told otherwise."""
@@ -18,7 +20,7 @@ class Proxy:
         self._passes = asyncio.Event()
         self._pumps = set[asyncio.Task[None]]()
         self._writers = set[asyncio.StreamWriter]()
-        self._port = 0
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -27,7 +29,6 @@ class Proxy:
     async def come_back(self) -> None:
         self._passes.set()
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._listener.sockets[0].getsockname()[1]
 
     async def go_away(self) -> None:
         """Refuse new connections and drop those that are open."""
@@ -53,6 +54,11 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await self._connect()
+        if not (self._listener and self._listener.is_serving()):
+            # It has gone away meanwhile.
+            for each in (writer, there_writer):
+                each.transport.abort()
+            return
         self._writers |= {writer, there_writer}
         self._pumps.add(asyncio.ensure_future(self._pump(reader, there_writer)))
         self._pumps.add(asyncio.ensure_future(self._pump(there_reader, writer)))

@@ -12,7 +12,7 @@ import orjson
 
 from app import ids
 from app.domain.gates import Gated
-from app.domain.jobs import Mode
+from app.domain.jobs import Mode, NewJob
 from app.domain.response import Status
 from app.domain.search import Filters
 from app.domain.tenancy import Caller
@@ -184,7 +184,7 @@ async def store(db: Database, caller: Caller, known: Known) -> Known:
         if known.status < Status.COMPLETED:
             turn = replace(turn, status=Status.QUEUED)
             await lifecycle.enqueue(
-                tx, turn, mode=mode, priority=0, event_count=0, request=b"{}", max_queued=10_000
+                tx, [NewJob(turn, mode=mode, priority=0, event_count=0, request=b"{}")], max_queued=10_000
             )
         else:
             await lifecycle.append(tx, turn)

@@ -9,7 +9,7 @@ import pytest
 
 from app import ids
 from app.domain.items import join
-from app.domain.jobs import Claim
+from app.domain.jobs import Claim, Ending
 from app.domain.response import Status
 from app.domain.tenancy import Caller
 from app.domain.turn import Turn
@@ -198,8 +198,7 @@ async def _empty_queue(database_url: str) -> None:
 
 async def claimed(db: Database, turn: Turn) -> Claim:
     async with db.begin_system() as tx:
-        job = await lifecycle.claim_next(tx, owner="me", lease_seconds=30)
-    assert job is not None
+        [job] = await lifecycle.claim(tx, owner="me", lease_seconds=30)
     assert job.claim.response_id == turn.id
     assert (job.place, job.context_tokens) == (turn.place, turn.context_tokens)
     return job.claim
@@ -209,7 +208,12 @@ async def finish(db: Database, claim: Claim, turn: Turn, status: Status = Status
     answer = blob_of("answer", turn.id).replace(b"0000", b"0001", 1)
     done = replace(turn, status=status, output_blob=answer, output_count=1, context_tokens=99)
     async with db.begin(Caller(claim.tenant_id)) as tx:
-        return await lifecycle.finish(tx, claim, done, event_count=7, shape=None, ttl_seconds=TTL_SECONDS)
+        return (
+            await lifecycle.finish(
+                tx, Ending(claim, done, event_count=7, shape=None, ttl_seconds=TTL_SECONDS)
+            )
+            is not None
+        )
 
 
 async def end(db: Database, caller: Caller, turn: Turn, status: Status) -> None:

@@ -17,7 +17,7 @@ from app.domain.turn import Ancestry
 from app.errors import Conflict
 from app.store import conversation_locks, conversations, lifecycle
 from app.store.db import Database, Tx
-from tests.background import execute, until
+from tests.background import execute
 from tests.store.conversing import (
     answering,
     append,
@@ -32,6 +32,7 @@ from tests.store.conversing import (
     take,
     taken,
 )
+from tests.waiting import until
 
 
 async def renew(db: Database, *locks: Lock, lease_seconds: float = 30) -> set[Lock]:

@@ -18,6 +18,7 @@ from tests.builders import a_caller
 from tests.scripted import ScriptedProvider, answer
 from tests.store.test_lifecycle import enqueue, finish
 from tests.store.test_plans import kinds, scans
+from tests.waiting import patience, until
 
 QUEUE = """
     insert into responses (
@@ -52,9 +53,10 @@ async def wide(database_url: str) -> AsyncGenerator[Database]:
 
 async def claim(db: Database, last: int = 0, *, max_running: int | None = None) -> Job | None:
     async with db.begin_system() as tx:
-        return await lifecycle.claim_next(
+        jobs = await lifecycle.claim(
             tx, owner="me", lease_seconds=30, last_tenant_id=last, max_running=max_running
         )
+    return jobs[0] if jobs else None
 
 
 async def served(db: Database, count: int, *, last: int = 0, max_running: int | None = None) -> list[int]:
@@ -122,7 +124,7 @@ class TestTurns:
         held, free = await enqueue(db, first), await enqueue(db, second)
         async with db.begin(first) as tx:
             assert await lifecycle.lock(tx, held.id)
-            async with asyncio.timeout(5):
+            async with patience():
                 jobs = [await claim(db), await claim(db)]
         assert [job and job.claim.response_id for job in jobs] == [free.id, None]
 
@@ -142,8 +144,8 @@ class TestTurns:
             for _ in range(2):
                 await enqueue(db, tenant)
         background = a_background(db, ScriptedProvider(answer()))
-        jobs = [await background._claim() for _ in range(4)]
-        assert [job and job.claim.tenant_id for job in jobs] == [first.tenant_id, second.tenant_id] * 2
+        jobs = [job for _ in range(4) for job in await background._claim(1)]
+        assert [job.claim.tenant_id for job in jobs] == [first.tenant_id, second.tenant_id] * 2
 
 
 class TestMaxRunning:
@@ -177,11 +179,10 @@ class TestMaxRunning:
         for tenant in (first, first, second):
             await enqueue(db, tenant)
         async with db.begin_system() as tx:
-            mine = await lifecycle.claim_next(tx, owner="me", lease_seconds=30, max_running=1)
+            [mine] = await lifecycle.claim(tx, owner="me", lease_seconds=30, max_running=1)
             theirs = asyncio.ensure_future(claim(db, max_running=1))
             await waiting(database_url)
         found = await theirs
-        assert mine
         assert found
         assert (mine.claim.tenant_id, found.claim.tenant_id) == (first.tenant_id, second.tenant_id)
 
@@ -192,16 +193,20 @@ class TestMaxRunning:
         tenant = await a_caller(database_url)
         drafts = [await enqueued(db, tenant) for _ in range(3)]
         background = a_background(db, ScriptedProvider(answer()), max_running=1)
-        await background.generate_all()
-        query = "select count(*) from responses where id = any($1) and status >= 2"
-        [[count]] = await execute(database_url, query, [draft.id for draft in drafts])
-        assert count == 3
+        await background.answer()
+        query = "select count(*) = 3 from responses where id = any($1) and status >= 2"
+
+        async def have_ended() -> bool:
+            [[have]] = await execute(database_url, query, [draft.id for draft in drafts])
+            return have
+
+        await until(have_ended)
 
 
 async def waiting(database_url: str) -> None:
     """Return once somebody waits for a lock that another holds."""
     query = "select from pg_locks where locktype = 'advisory' and not granted"
-    async with asyncio.timeout(5):
+    async with patience():
         while not await execute(database_url, query):  # noqa: ASYNC110 - Postgres has no signal for it
             await asyncio.sleep(0.005)
 
@@ -240,9 +245,13 @@ class TestPlans:
         limit also of what runs. Wherever the round begins.
         """
         for last in (0, FIRST_OF_MANY, FIRST_OF_MANY + 500, FIRST_OF_MANY + 999):
-            one = await self.plan(db, lifecycle._claim, last_tenant_id=last)
+            one, many = [
+                await self.plan(db, lifecycle._claim, last_tenant_id=last, count=count) for count in (1, 16)
+            ]
             turn = await self.plan(db, fairness._turn, last_tenant_id=last, max_running=10)
             limited = await self.plan(db, lifecycle._claim_of_tenant, turn_of=FIRST_OF_MANY, max_running=10)
             for found in (one, turn, limited):
                 assert found["Actual Rows"] == 1
                 assert self.read(found) <= 5
+            assert many["Actual Rows"] == 16
+            assert self.read(many) <= 5 * 16

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app import ids
-from app.domain.jobs import Claim, Job, Mode
+from app.domain.jobs import Claim, Ending, Job, Mode, NewJob
 from app.domain.response import TERMINAL, TRANSITIONS, Status
 from app.domain.search import Filters
 from app.domain.tenancy import Caller
@@ -21,6 +21,7 @@ from app.store.db import Database
 from tests.background import TTL_SECONDS, empty_queue, execute, expire, tries
 from tests.store.test_plans import PLANT, kinds, scans, walk
 from tests.store.turns import a_turn, add
+from tests.waiting import patience
 
 LEASE: dict[str, Any] = {"lease_seconds": 30.0}
 ERROR = {"code": "server_error", "message": "Gone."}
@@ -58,11 +59,15 @@ async def enqueue(
         turn = replace(turn, status=Status.QUEUED, body=orjson.dumps(body))
         is_in = await lifecycle.enqueue(
             tx,
-            turn,
-            mode=mode,
-            priority=priority,
-            event_count=event_count,
-            request=orjson.dumps({"model": turn.model, "service_tier": "flex"}),
+            [
+                NewJob(
+                    turn,
+                    mode=mode,
+                    priority=priority,
+                    event_count=event_count,
+                    request=orjson.dumps({"model": turn.model, "service_tier": "flex"}),
+                )
+            ],
             max_queued=max_queued,
         )
     assert is_in
@@ -71,7 +76,8 @@ async def enqueue(
 
 async def claim(db: Database, owner: str = "me", **lease: Any) -> Job | None:
     async with db.begin_system() as tx:
-        return await lifecycle.claim_next(tx, owner=owner, **{**LEASE, **lease})
+        jobs = await lifecycle.claim(tx, owner=owner, **{**LEASE, **lease})
+    return jobs[0] if jobs else None
 
 
 async def claimed(db: Database, caller: Caller, **how: Any) -> tuple[Turn, Claim]:
@@ -86,7 +92,12 @@ async def claimed(db: Database, caller: Caller, **how: Any) -> tuple[Turn, Claim
 async def finish(db: Database, claim: Claim, turn: Turn, status: Status = Status.COMPLETED) -> bool:
     done = replace(turn, status=status)
     async with db.begin(Caller(claim.tenant_id)) as tx:
-        return await lifecycle.finish(tx, claim, done, event_count=7, shape=None, ttl_seconds=TTL_SECONDS)
+        return (
+            await lifecycle.finish(
+                tx, Ending(claim, done, event_count=7, shape=None, ttl_seconds=TTL_SECONDS)
+            )
+            is not None
+        )
 
 
 async def end(db: Database, caller: Caller, turn: Turn, status: Status = Status.CANCELLED) -> None:
@@ -182,11 +193,10 @@ class TestQueue:
     ) -> None:
         first, second = await enqueue(db, caller), await enqueue(db, caller)
         async with db.begin_system() as tx:
-            mine = await lifecycle.claim_next(tx, owner="me", **LEASE)
-            async with asyncio.timeout(1):
+            [mine] = await lifecycle.claim(tx, owner="me", **LEASE)
+            async with patience():
                 theirs = await claim(db, "they")
                 nobodys = await claim(db, "nobody")
-        assert mine is not None
         assert theirs is not None
         assert (mine.claim.response_id, theirs.claim.response_id) == (first.id, second.id)
         assert nobodys is None
@@ -196,7 +206,7 @@ class TestQueue:
     ) -> None:
         turn = await enqueue(db, caller)
         async with db.begin_system() as tx:
-            assert await lifecycle.claim_next(tx, owner="me", **LEASE)
+            assert await lifecycle.claim(tx, owner="me", **LEASE)
             await tx._driver.execute("rollback; begin")
         assert (await row_of(database_url, turn))["attempt"] == 0
         assert await tries(db, caller, turn.id) == []
@@ -511,7 +521,8 @@ class TestPlans:
 
     def in_order(self, statement: Any, owner: str) -> list[str]:
         """The claim's arguments as literals, whichever comes first."""
-        values = statement.arguments({"owner": owner, "lease": timedelta(seconds=30), "last_tenant_id": 0})
+        how = {"lease": timedelta(seconds=30), "last_tenant_id": 0, "count": 1}
+        values = statement.arguments({"owner": owner, **how})
         return [f"'{value}'" if isinstance(value, str | timedelta) else str(int(value)) for value in values]
 
     async def test_expired_leases_are_found_by_their_index(self, db: Database, crowd: list[Claim]) -> None:

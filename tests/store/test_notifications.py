@@ -9,6 +9,7 @@ from app.store import notifications as module
 from app.store.notifications import Notifications
 from tests.background import execute
 from tests.store.proxy import Proxy
+from tests.waiting import patience
 
 CHANNEL = "holdfast_test"
 
@@ -35,7 +36,7 @@ class Listener:
     async def connected(self) -> None:
         """Return at the next connection: whoever waits is woken by it."""
         with self.it.subscribed("nothing") as news:
-            async with asyncio.timeout(2):
+            async with patience():
                 await news.wait()
 
     async def stop(self) -> None:
@@ -56,11 +57,8 @@ async def notify(database_url: str, payload: str) -> None:
 
 
 async def is_set(news: asyncio.Event) -> bool:
-    try:
-        await asyncio.wait_for(news.wait(), 2)
-    except TimeoutError:
-        return False
-    return True
+    async with patience():
+        return await news.wait()
 
 
 async def test_all_who_wait_for_a_payload_hear_it_and_nobody_else(
@@ -127,7 +125,7 @@ async def test_a_server_that_says_nothing_any_more_is_noticed(
     await listener.connected()
     with listener.it.subscribed("a") as news:
         proxy.fall_silent()
-        async with asyncio.timeout(2):
+        async with patience():
             await lost.wait()
         proxy._passes.set()
         assert await is_set(news)

@@ -23,6 +23,7 @@ from app.domain.response import Status
 from app.domain.search import Filters
 from app.domain.tenancy import Caller, Scope
 from app.domain.turn import Turn
+from app.domain.webhooks import Standing
 from app.errors import Unavailable
 from app.store import (
     audit,
@@ -39,11 +40,14 @@ from app.store import (
     lifecycle,
     lineage,
     migrate,
+    prompts,
     search,
     search_statements,
     sessions,
     stats,
     upkeep,
+    webhook_claims,
+    webhook_deliveries,
 )
 from app.store.db import Database, Row, SystemTx, Tx
 from app.store.statements import Statement
@@ -55,16 +59,22 @@ from tests.store.test_tenancy import (
     LOOKS,
     OF_CONVERSATIONS,
     OF_KEYS,
+    OF_PROMPTS,
+    OF_REPLAYS,
     OF_RUNS,
     OF_THE_LEDGER,
     OF_TRAILS,
+    OF_WEBHOOKS,
     Look,
     days,
     enqueue,
     here,
+    hooked,
+    prompted,
     recorded,
     running,
     talking,
+    unhooked,
 )
 from tests.store.turns import a_turn, add
 
@@ -90,6 +100,9 @@ class Careless(Tx):
         self.asked.append(statement)
         arguments = statement.arguments(values | {"tenant_id": self.tenant_id, "key_id": None})
         return await self._driver.fetch(stripped(statement.sql), *arguments)
+
+    async def fetch_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row]:
+        return [found for row in rows for found in await self.fetch(statement, **row)]
 
 
 @asynccontextmanager
@@ -173,6 +186,18 @@ OTHERWISE_TALKING: dict[str, tuple[Look, object]] = {
 }
 
 
+OTHERWISE_PROMPTED: dict[str, tuple[Look, object]] = {
+    "prompts, oldest first": (
+        lambda tx, _: prompts.page(tx, limit=9, newest_first=False, after=None),
+        [],
+    ),
+    "versions of a prompt, oldest first": (
+        lambda tx, turn: prompts.versions(tx, turn.id, limit=9, newest_first=False, after=None),
+        [],
+    ),
+}
+
+
 OTHERWISE_RECORDED: dict[str, tuple[Look, object]] = {
     **{
         f"records, {'newest' if newest else 'oldest'} first, by {by}": (
@@ -193,6 +218,10 @@ OTHERWISE_RECORDED: dict[str, tuple[Look, object]] = {
         lambda tx, turn: search.find(
             tx, Filters(model=turn.model, is_background=False), limit=9, newest_first=False
         ),
+        search.Page([], has_more=False),
+    ),
+    "all responses, oldest first": (
+        lambda tx, _: search.recent(tx, limit=9, newest_first=False),
         search.Page([], has_more=False),
     ),
     "all responses": (lambda tx, _: search.find(tx, Filters(), limit=9), search.Page([], has_more=False)),
@@ -227,6 +256,14 @@ OTHERWISE_RECORDED: dict[str, tuple[Look, object]] = {
         [],
     ),
     "statistics by user": (lambda tx, turn: stats.groups(tx, days(turn), "user"), []),
+}
+
+
+OTHERWISE_TOLD: dict[str, tuple[Look, object]] = {
+    "deliveries, oldest first": (
+        lambda tx, turn: webhook_deliveries.page(tx, turn.id, limit=9, newest_first=False),
+        [],
+    ),
 }
 
 
@@ -279,9 +316,12 @@ MAKERS: dict[str, Maker] = {
     **dict.fromkeys(LOOKS | OTHERWISE, add),
     **{name: counted for name in LOOKS if name.startswith("rate_limits.")},
     **dict.fromkeys(OF_KEYS, with_key),
+    **dict.fromkeys(OF_PROMPTS | OTHERWISE_PROMPTED, prompted),
     **dict.fromkeys(OF_RUNS, running),
     **dict.fromkeys(OF_CONVERSATIONS | OTHERWISE_TALKING, talking),
     **dict.fromkeys(OF_TRAILS | OTHERWISE_RECORDED | OF_THE_LEDGER, recorded),
+    **dict.fromkeys(OF_WEBHOOKS | OTHERWISE_TOLD, hooked),
+    **dict.fromkeys(OF_REPLAYS, unhooked),
     "what has left no note": unnoted,
     "what has ended without a note": ended_elsewhere,
 }
@@ -291,20 +331,25 @@ REFUSED: dict[str, tuple[Look, object]] = {
 ALL = (
     LOOKS
     | OF_KEYS
+    | OF_PROMPTS
+    | OTHERWISE_PROMPTED
     | OF_RUNS
     | OF_CONVERSATIONS
     | OTHERWISE
     | OTHERWISE_TALKING
     | OF_TRAILS
     | OTHERWISE_RECORDED
+    | OF_WEBHOOKS
+    | OTHERWISE_TOLD
+    | OF_REPLAYS
     | REFUSED
 )
 
 WITHOUT_CONTROL = {
     # They put a row of the caller's own, and have no condition to lose.
-    "lifecycle.append", "lifecycle.append_items", "lifecycle.enqueue", "conversations.insert",
+    "lifecycle.append", "lifecycle.append_each", "lifecycle.append_items", "lifecycle.enqueue", "entries.put_in_queue", "conversations.insert",
     "events.put", "items.name", "conversation_items.remove", "rate_limits.use", "idempotency.claim",
-    "outbox.note", "outbox.note_many",
+    "outbox.note", "outbox.note_many", "webhook_endpoints.create", "prompts.create",
     # The turn has nothing of the kind.
     "responses.shape", "whether an item was here", "responses that run", "responses by a tool",
     "records, newest first, by key_id", "records, oldest first, by key_id",
@@ -351,7 +396,7 @@ async def test_without_the_policy_it_would(db: Database, caller: Caller, strange
 
 
 async def claim(tx: SystemTx, _: Turn, __: Caller) -> object:
-    return await lifecycle.claim_next(tx, owner="me", lease_seconds=60)
+    return await lifecycle.claim(tx, owner="me", lease_seconds=60)
 
 
 async def claim_of_tenant(tx: SystemTx, _: Turn, owner: Caller) -> object:
@@ -416,8 +461,21 @@ async def make_key(tx: SystemTx, _: Turn, owner: Caller) -> object:
     return key
 
 
+def claim_delivery(tx: SystemTx, _: Turn) -> Awaitable[object]:
+    room = webhook_claims.Room(Standing.NEW, 9, 9, 9, {}, {})
+    return webhook_claims.claim(tx, room, lease_seconds=60, give_up_seconds=3600)
+
+
+async def gone(db: Database, caller: Caller) -> Turn:
+    """An endpoint that has answered 410, while something waits for it."""
+    turn = await unhooked(db, caller)
+    async with db.begin(caller) as tx:
+        await tx._driver.fetch("update webhook_endpoints set rests_until = 'infinity'")
+    return turn
+
+
 OF_THE_SYSTEM: dict[str, tuple[Maker, Callable[[SystemTx, Turn, Caller], Awaitable[object]], object]] = {
-    "lifecycle._claim": (queued, claim, None),
+    "lifecycle._claim": (queued, claim, []),
     "lifecycle._claim_of_tenant": (queued, claim_of_tenant, []),
     "fairness._turn": (queued, take_turn, None),
     "idempotency._renew": (with_key, renew_key, set()),
@@ -435,6 +493,8 @@ OF_THE_SYSTEM: dict[str, tuple[Maker, Callable[[SystemTx, Turn, Caller], Awaitab
     "audit._note_signing": (recorded, lambda tx, turn, owner: audit.note_signing(tx, [], "{}"), None),
     "sessions._create": (add, forbidden(begin_session), None),
     "sessions._find": (add, forbidden(lambda tx, turn: sessions.find(tx, b"hash")), None),
+    "webhook_claims._claim": (unhooked, forbidden(claim_delivery), None),
+    "webhook_deliveries._give_up": (gone, lambda tx, turn, owner: webhook_deliveries.give_up(tx), None),
     "keys._revoke": (add, lambda tx, turn, owner: keys.revoke(tx, KEY.id), None),
     "keys._list": (add, lambda tx, turn, owner: keys.list_all(tx), []),
 }
@@ -550,6 +610,22 @@ async def test_the_role_may_only_read_what_is_not_of_tenants(db: Database, calle
         for table in metadata.tables.keys() - set(OF_TENANTS):
             [(may,)] = [tuple(row.values()) for row in await tx._driver.fetch(statement, TENANT_ROLE, table)]
             assert not may, table
+
+
+async def test_a_version_of_a_prompt_is_never_changed(db: Database, caller: Caller) -> None:
+    """Not even by its tenant: a response says by which version it was made."""
+    await prompted(db, caller)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with db.begin(caller) as tx:
+            await tx._driver.fetch("update prompt_versions set template = '{}'")
+
+
+async def test_the_id_of_a_prompt_is_never_freed(db: Database, caller: Caller) -> None:
+    """Another prompt's versions would have the numbers that programs know of this one."""
+    await prompted(db, caller)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with db.begin(caller) as tx:
+            await tx._driver.fetch("delete from prompts")
 
 
 async def test_a_row_cannot_be_given_to_another_tenant(

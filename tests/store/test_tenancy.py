@@ -18,12 +18,14 @@ from app.domain.audit import Action, Checkpoint, Head, Note, Record
 from app.domain.conversation import Conversation, Lock
 from app.domain.facts import Term, Usage
 from app.domain.idempotency import IdempotencyKey, KeyClaim
-from app.domain.jobs import Claim, Mode
+from app.domain.jobs import Claim, Ending, Mode, NewJob
+from app.domain.prompts import Prompt
 from app.domain.response import Status
 from app.domain.search import Filters
 from app.domain.signing import Signer
 from app.domain.tenancy import Caller
 from app.domain.turn import Continuation, Place, Turn
+from app.domain.webhooks import DeliveryClaim, Outcome, State
 from app.generation.ledger import Ledger
 from app.store import (
     attempts,
@@ -34,6 +36,7 @@ from app.store import (
     conversation_locks,
     conversations,
     day_stats,
+    entries,
     events,
     exports,
     facts,
@@ -42,31 +45,48 @@ from app.store import (
     lifecycle,
     lineage,
     outbox,
+    prompts,
     rate_limits,
     relatives,
     responses,
     search,
     stats,
     surroundings,
+    webhook_deliveries,
+    webhook_endpoints,
 )
 from app.store.codec import CODEC, compress
 from app.store.db import Database, ReadTx, Tx
 from app.store.tables import OF_TENANTS
+from app.store.webhook_endpoints import Changes
 from tests.store.turns import a_turn, add, context, put, rows
 
 Look = Callable[[Tx, Turn], Awaitable[object]]
 
 
-async def enqueue(tx: Tx, turn: Turn) -> bool:
+async def enqueue(tx: Tx, turn: Turn) -> int:
     turn = replace(turn, status=Status.QUEUED)
     return await lifecycle.enqueue(
-        tx, turn, mode=Mode.BACKGROUND, priority=0, event_count=0, request=b"{}", max_queued=1
+        tx, [NewJob(turn, mode=Mode.BACKGROUND, priority=0, event_count=0, request=b"{}")], max_queued=1
     )
+
+
+async def put_in_queue(tx: Tx, turn: Turn) -> int:
+    turn = replace(turn, status=Status.QUEUED)
+    job = NewJob(turn, Mode.BACKGROUND | Mode.STREAMED, 0, 2, b"{}", frames=b"event: x\n\n")
+    return await entries.put_in_queue(tx, [job], max_queued=1)
 
 
 async def finish(tx: Tx, turn: Turn) -> bool:
     claim = Claim(tx.tenant_id, turn.id, 1)
-    return await lifecycle.finish(tx, claim, turn, event_count=5, shape=None, ttl_seconds=1)
+    ended = await lifecycle.finish(tx, Ending(claim, turn, event_count=5, shape=None, ttl_seconds=1))
+    return ended is not None
+
+
+async def finish_each(tx: Tx, turn: Turn) -> bool:
+    claim = Claim(tx.tenant_id, turn.id, 1)
+    [ended] = await lifecycle.finish_each(tx, [Ending(claim, turn, event_count=5, shape=None, ttl_seconds=1)])
+    return ended is not None
 
 
 async def end(tx: Tx, turn: Turn) -> None:
@@ -85,7 +105,9 @@ LOOKS: dict[str, tuple[Look, object]] = {
     "responses.status": (lambda tx, turn: responses.status(tx, turn.id), None),
     "responses.shape": (lambda tx, turn: responses.shape(tx, turn.id), None),
     "lifecycle.append": (lifecycle.append, None),
-    "lifecycle.enqueue": (enqueue, True),
+    "lifecycle.append_each": (lambda tx, turn: lifecycle.append_each(tx, [(turn, None)]), None),
+    "lifecycle.enqueue": (enqueue, 1),
+    "entries.put_in_queue": (put_in_queue, 1),
     "lineage.ancestry": (lambda tx, turn: lineage.ancestry(tx, turn.id), None),
     "lineage.before": (lambda tx, turn: lineage.before(tx, turn.id, turn.place.next()), None),
     "items.find": (lambda tx, turn: items.find(tx, [ids.item_id("message", turn.id, 0)]), {}),
@@ -95,6 +117,7 @@ LOOKS: dict[str, tuple[Look, object]] = {
 OF_RUNS: dict[str, tuple[Look, object]] = {
     "lifecycle.lock": (lambda tx, turn: lifecycle.lock(tx, turn.id), None),
     "lifecycle.finish": (finish, False),
+    "lifecycle.finish_each": (finish_each, False),
     "lifecycle.requeue": (
         lambda tx, turn: lifecycle.requeue(tx, Claim(tx.tenant_id, turn.id, 1), event_count=2),
         False,
@@ -221,6 +244,134 @@ OF_KEYS: dict[str, tuple[Look, object]] = {
 """The same for an idempotency key whose response is being made."""
 
 
+async def hooked(db: Database, caller: Caller) -> Turn:
+    """A turn whose id is also that of an endpoint, and of an event that is being delivered there."""
+    turn = a_turn()
+    async with db.begin_system() as tx:
+        await tx._driver.execute(
+            f"""
+            insert into webhook_endpoints (tenant_id, id, event_types, name, url, secret_hint, secret)
+            values ({caller.tenant_id}, '{turn.id}', '{{response.completed}}', 'n', 'https://x', 'h', 's');
+            insert into webhook_deliveries (tenant_id, endpoint_id, event_id, event_type, attempt, tries)
+            values ({caller.tenant_id}, '{turn.id}', '{turn.id}', 'response.completed', 1, 1);
+            insert into webhook_attempts (tenant_id, endpoint_id, event_id, attempt)
+            values ({caller.tenant_id}, '{turn.id}', '{turn.id}', 1)
+            """
+        )
+    return turn
+
+
+async def unhooked(db: Database, caller: Caller) -> Turn:
+    """The same with an attempt that has ended, so that it may be replayed."""
+    turn = await hooked(db, caller)
+    async with db.begin_system() as tx:
+        await tx._driver.fetch("update webhook_attempts set ended_at = now() where event_id = $1", turn.id)
+    return turn
+
+
+async def hooks(db: Database, caller: Caller) -> list[object]:
+    """All that is kept of this tenant's webhooks."""
+    async with db.begin_system() as tx:
+        return [
+            await tx._driver.fetch(f"select * from {table} where tenant_id = $1", caller.tenant_id)
+            for table in OF_TENANTS
+            if table.startswith("webhook_")
+        ]
+
+
+async def create_endpoint(tx: Tx, _: Turn) -> bool:
+    given = Changes("name", "https://example.com", ["response.failed"])
+    made = await webhook_endpoints.create(tx, ids.new_uuid(), given, sealed=b"s", secret_hint="h", most=99)
+    return made is not None
+
+
+def delivering(tx: Tx, turn: Turn) -> DeliveryClaim:
+    return DeliveryClaim(tx.tenant_id, turn.id, turn.id, 1)
+
+
+OF_WEBHOOKS: dict[str, tuple[Look, object]] = {
+    "webhook_endpoints.create": (create_endpoint, True),
+    "webhook_endpoints.get": (lambda tx, turn: webhook_endpoints.get(tx, turn.id), None),
+    "webhook_endpoints.page": (lambda tx, _: webhook_endpoints.page(tx, after=None, limit=9), []),
+    "webhook_endpoints.update": (
+        lambda tx, turn: webhook_endpoints.update(tx, turn.id, Changes(name="other")),
+        None,
+    ),
+    "webhook_endpoints.rotate": (
+        lambda tx, turn: webhook_endpoints.rotate(tx, turn.id, sealed=b"t", secret_hint="i", keeps_old=True),
+        None,
+    ),
+    "webhook_endpoints.delete": (lambda tx, turn: webhook_endpoints.delete(tx, turn.id), False),
+    "webhook_endpoints.target": (lambda tx, turn: webhook_endpoints.target(tx, turn.id), None),
+    "webhook_deliveries.settle": (
+        lambda tx, turn: webhook_deliveries.settle(
+            tx,
+            delivering(tx, turn),
+            Outcome("delivered", 200),
+            state=State.DELIVERED,
+            pause_seconds=None,
+            rest_seconds=1,
+        ),
+        False,
+    ),
+    "webhook_deliveries.hand_back": (
+        lambda tx, turn: webhook_deliveries.hand_back(tx, delivering(tx, turn)),
+        None,
+    ),
+    "webhook_deliveries.get": (lambda tx, turn: webhook_deliveries.get(tx, turn.id, turn.id), None),
+    "webhook_deliveries.attempts_of": (
+        lambda tx, turn: webhook_deliveries.attempts_of(tx, turn.id, turn.id),
+        [],
+    ),
+    "webhook_deliveries.page": (
+        lambda tx, turn: webhook_deliveries.page(tx, turn.id, limit=9, newest_first=True),
+        [],
+    ),
+}
+"""The same for an endpoint, to which an event is being delivered."""
+
+OF_REPLAYS: dict[str, tuple[Look, object]] = {
+    "webhook_deliveries.replay": (
+        lambda tx, turn: webhook_deliveries.replay(tx, turn.id, turn.id),
+        False,
+    ),
+}
+"""The same for a delivery that waits."""
+
+
+PROMPT = "pmpt_mine"
+
+
+def prompt_of(turn: Turn) -> Prompt:
+    """A prompt whose key is known from a turn; its id every tenant may have."""
+    return Prompt(turn.id, PROMPT, "", {}, latest=1, pinned=None)
+
+
+async def keep_prompt(tx: Tx, turn: Turn) -> bool:
+    return await prompts.create(tx, replace(prompt_of(turn), key=ids.new_uuid()), {}) is not None
+
+
+def change_prompt(tx: Tx, turn: Turn) -> Awaitable[object]:
+    return prompts.update(tx, replace(prompt_of(turn), name="changed"))
+
+
+OF_PROMPTS: dict[str, tuple[Look, object]] = {
+    "prompts.create": (keep_prompt, True),
+    "prompts.extend": (lambda tx, _: prompts.extend(tx, PROMPT, {}), None),
+    "prompts.find": (lambda tx, _: prompts.find(tx, PROMPT), None),
+    "prompts.is_deleted": (lambda tx, _: prompts.is_deleted(tx, PROMPT), None),
+    "prompts.lock": (lambda tx, _: prompts.lock(tx, PROMPT), None),
+    "prompts.update": (change_prompt, None),
+    "prompts.delete": (lambda tx, _: prompts.delete(tx, PROMPT), None),
+    "prompts.page": (lambda tx, _: prompts.page(tx, limit=9, newest_first=True, after=None), []),
+    "prompts.versions": (
+        lambda tx, turn: prompts.versions(tx, turn.id, limit=9, newest_first=True, after=None),
+        [],
+    ),
+}
+"""The same for a prompt."""
+
+
 PLACE = Checkpoint(1 << 40, datetime(2026, 11, 21, tzinfo=UTC), b"hash")
 NOTE = Note(PLACE.at, Action.KEY_REVOKED, None, None, None, "{}")
 TODAY = datetime.now(UTC).date()
@@ -278,6 +429,7 @@ OF_TRAILS: dict[str, tuple[Look, object]] = {
     "facts.read": (knows, False),
     "facts.portions": (weighs, False),
     "search.find": (lambda tx, turn: search.find(tx, find(turn), limit=9), search.Page([], has_more=False)),
+    "search.recent": (lambda tx, _: search.recent(tx, limit=9), search.Page([], has_more=False)),
     "search.find_whole": (
         lambda tx, turn: search.find_whole(tx, find(turn), limit=9),
         search.Page([], has_more=False),
@@ -431,6 +583,7 @@ def of_a_tenant() -> set[str]:
 
 def test_every_function_of_the_store_is_looked_at() -> None:
     looked = LOOKS | OF_RUNS | OF_CONVERSATIONS | OF_KEYS | OF_TRAILS | OF_THE_LEDGER
+    looked |= OF_WEBHOOKS | OF_REPLAYS | OF_PROMPTS
     assert of_a_tenant() == set(looked)
 
 
@@ -457,19 +610,33 @@ async def test_a_stranger_sees_and_changes_nothing(
     assert await rows(database_url, caller) == before
 
 
+async def check_for_its_owner_alone(
+    db: Database,
+    caller: Caller,
+    stranger: Caller,
+    turn: Turn,
+    which: tuple[Look, object],
+    held: Callable[[], Awaitable[object]],
+) -> None:
+    """A stranger is told nothing and changes nothing of what is held; its owner is, or does."""
+    look, nothing = which
+    before = await held()
+    async with db.begin(stranger) as tx:
+        assert await look(tx, turn) == nothing
+    assert await held() == before
+    async with db.begin(caller) as tx:
+        seen = await look(tx, turn)
+    assert seen != nothing or await held() != before, "its owner may"
+
+
 @pytest.mark.parametrize("name", OF_RUNS)
 async def test_a_stranger_neither_sees_nor_disturbs_a_run(
     db: Database, caller: Caller, stranger: Caller, name: str
 ) -> None:
     turn = await running(db, caller)
-    before = await everything(db, caller, turn)
-    look, nothing = OF_RUNS[name]
-    async with db.begin(stranger) as tx:
-        assert await look(tx, turn) == nothing
-    assert await everything(db, caller, turn) == before
-    async with db.begin(caller) as tx:
-        seen = await look(tx, turn)
-    assert seen != nothing or await everything(db, caller, turn) != before, "its owner may"
+    await check_for_its_owner_alone(
+        db, caller, stranger, turn, OF_RUNS[name], lambda: everything(db, caller, turn)
+    )
 
 
 @pytest.mark.parametrize("name", OF_CONVERSATIONS)
@@ -477,14 +644,9 @@ async def test_a_stranger_neither_sees_nor_disturbs_a_conversation(
     db: Database, caller: Caller, stranger: Caller, name: str
 ) -> None:
     turn = await talking(db, caller)
-    before = await tables(db, caller)
-    look, nothing = OF_CONVERSATIONS[name]
-    async with db.begin(stranger) as tx:
-        assert await look(tx, turn) == nothing
-    assert await tables(db, caller) == before
-    async with db.begin(caller) as tx:
-        seen = await look(tx, turn)
-    assert seen != nothing or await tables(db, caller) != before, "its owner may"
+    await check_for_its_owner_alone(
+        db, caller, stranger, turn, OF_CONVERSATIONS[name], lambda: tables(db, caller)
+    )
 
 
 @pytest.mark.parametrize("name", OF_KEYS)
@@ -495,14 +657,27 @@ async def test_a_stranger_neither_sees_nor_disturbs_a_key(
     claim, _ = OF_KEYS["idempotency.claim"]
     async with db.begin(caller) as tx:
         await claim(tx, turn)
-    before = await keys(db, caller)
-    look, nothing = OF_KEYS[name]
-    async with db.begin(stranger) as tx:
-        assert await look(tx, turn) == nothing
-    assert await keys(db, caller) == before
-    async with db.begin(caller) as tx:
-        seen = await look(tx, turn)
-    assert seen != nothing or await keys(db, caller) != before, "its owner may"
+    await check_for_its_owner_alone(db, caller, stranger, turn, OF_KEYS[name], lambda: keys(db, caller))
+
+
+@pytest.mark.parametrize("name", OF_WEBHOOKS | OF_REPLAYS)
+async def test_a_stranger_neither_sees_nor_disturbs_a_webhook(
+    db: Database, caller: Caller, stranger: Caller, name: str
+) -> None:
+    turn = await (unhooked if name in OF_REPLAYS else hooked)(db, caller)
+    await check_for_its_owner_alone(
+        db, caller, stranger, turn, (OF_WEBHOOKS | OF_REPLAYS)[name], lambda: hooks(db, caller)
+    )
+
+
+@pytest.mark.parametrize("name", OF_PROMPTS)
+async def test_a_stranger_neither_sees_nor_disturbs_a_prompt(
+    db: Database, caller: Caller, stranger: Caller, name: str
+) -> None:
+    turn = await prompted(db, caller)
+    await check_for_its_owner_alone(
+        db, caller, stranger, turn, OF_PROMPTS[name], lambda: templates(db, caller)
+    )
 
 
 @pytest.mark.parametrize("name", OF_TRAILS)
@@ -510,14 +685,7 @@ async def test_a_stranger_neither_sees_nor_disturbs_a_trail(
     db: Database, caller: Caller, stranger: Caller, name: str
 ) -> None:
     turn = await recorded(db, caller)
-    before = await trail(db, caller)
-    look, nothing = OF_TRAILS[name]
-    async with db.begin(stranger) as tx:
-        assert await look(tx, turn) == nothing
-    assert await trail(db, caller) == before
-    async with db.begin(caller) as tx:
-        seen = await look(tx, turn)
-    assert seen != nothing or await trail(db, caller) != before, "its owner may"
+    await check_for_its_owner_alone(db, caller, stranger, turn, OF_TRAILS[name], lambda: trail(db, caller))
 
 
 @pytest.mark.parametrize("name", OF_THE_LEDGER)
@@ -542,6 +710,26 @@ async def test_no_request_may_settle(db: Database, caller: Caller, name: str) ->
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with db.begin(caller) as tx:
             await look(tx, turn)
+
+
+async def prompted(db: Database, caller: Caller) -> Turn:
+    """The turn that names a prompt of two versions by its key."""
+    turn = a_turn()
+    async with db.begin(caller) as tx:
+        await prompts.create(tx, prompt_of(turn), {"instructions": "secret"})
+        await prompts.extend(tx, PROMPT, {})
+    return turn
+
+
+async def templates(db: Database, caller: Caller) -> list[object]:
+    """What is kept of this tenant's prompts."""
+    async with db.read(caller) as tx:
+        return [
+            await tx._driver.fetch(
+                f"select * from {table} where tenant_id = $1 order by 2, 3, 4", caller.tenant_id
+            )
+            for table in ("prompts", "prompt_versions")
+        ]
 
 
 async def keys(db: Database, caller: Caller) -> object:

@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -18,15 +17,7 @@ from app.embedded.guarded import Guarded, stop_all
 from app.embedded.valkey import EmbeddedValkey
 from app.embedded.worker_process import COMMAND
 from tests.embedded.processes import ROOT, clean_environment, wait_until_gone
-
-
-def wait_until(holds: Callable[[], bool], *, seconds: float = 10) -> None:
-    """For what other processes do, of which nothing tells us."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 HOLDFAST_WORKER = (sys.executable, "-m", "app.cli", "worker")
 
@@ -73,7 +64,7 @@ class LiveWorker:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(lambda: self.has_ended or self.said("worker.ready") > ready, seconds=30)
+        wait_until(lambda: self.has_ended or self.said("worker.ready") > ready)
         assert not self.has_ended, self.log
 
     @property
@@ -84,7 +75,7 @@ class LiveWorker:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 20) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = PATIENCE_SECONDS) -> int:
         """Send a signal and wait for the end; the exit code."""
         assert self._process
         self.send(number)
@@ -118,7 +109,7 @@ class LiveBroker:
         assert self._server
         (server,) = psutil.Process(self._server._guard.pid).children()
         os.kill(server.pid, signal.SIGKILL)
-        wait_until_gone({server.pid}, seconds=2)
+        wait_until_gone({server.pid})
         self._close()
 
     def _close(self) -> None:

@@ -15,6 +15,7 @@ from tests import grammar
 from tests.api.upstream import BEGINNING
 from tests.live import LiveServer, free_port
 from tests.store.proxy import Proxy
+from tests.waiting import PATIENCE_SECONDS, happened, patience
 from tests.workers.processes import LiveBroker, LiveWorker
 from tests.workers.staged_upstream import CREATED, HALTS, StagedUpstream
 
@@ -147,7 +148,7 @@ class Visit:
 
     async def until(self, statement: str, *arguments: object) -> None:
         """Wait for a statement to say true."""
-        async with asyncio.timeout(20):
+        async with patience():
             while not await self.connection.fetchval(statement, *arguments):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.02)
 
@@ -218,7 +219,7 @@ def kept(outcome: tuple[Any, Any, Any], *, store: bool) -> tuple[Any, Any, Any]:
 async def visiting(site: Site) -> AsyncGenerator[Visit]:
     upstream = StagedUpstream()
     listener = await asyncio.start_server(upstream.serve, "127.0.0.1", site.port)
-    async with httpx2.AsyncClient(base_url=site.api.base_url, timeout=40) as client:
+    async with httpx2.AsyncClient(base_url=site.api.base_url, timeout=PATIENCE_SECONDS) as client:
         visit = Visit(client, upstream, site.database_url)
         await visit.connect()
         try:
@@ -247,9 +248,3 @@ async def working(worker: LiveWorker) -> AsyncGenerator[LiveWorker]:
         yield worker
     finally:
         await asyncio.to_thread(worker.__exit__)
-
-
-async def happened(holds: Any, *, within_seconds: float = 20) -> None:
-    async with asyncio.timeout(within_seconds):
-        while not holds():  # noqa: ASYNC110 - other processes do it
-            await asyncio.sleep(0.02)

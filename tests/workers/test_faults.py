@@ -15,8 +15,9 @@ import pytest
 from app.embedded.postgres import EmbeddedPostgres
 from app.store import migrate
 from app.wakeups import Bell
+from tests.waiting import happened
 from tests.workers.processes import LiveBroker, LiveWorker, broker_running
-from tests.workers.stage import Asked, Site, Tap, Visit, happened, kept, site, visiting, working
+from tests.workers.stage import Asked, Site, Tap, Visit, kept, site, visiting, working
 
 QUICK = {
     "lease_seconds": "3",

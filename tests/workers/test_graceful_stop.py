@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import happened
 from tests.workers.processes import HOLDFAST_WORKER, LiveBroker
-from tests.workers.stage import Site, happened, site, visiting, working
+from tests.workers.stage import Site, site, visiting, working
 
 HANDED_BACK = (("queued", ["handed_back"], 1), ("completed", ["handed_back", "completed"], 2))
 ENDED = (("failed", ["failed"], 1),) * 2

@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.waiting import happened
 from tests.workers.processes import LiveBroker
-from tests.workers.stage import Asked, Site, Tap, Visit, happened, site, visiting, working
+from tests.workers.stage import Asked, Site, Tap, Visit, site, visiting, working
 
 QUICK = {"reap_interval_seconds": "0.3", "queued_too_long_seconds": "0.5"}
 
@@ -27,9 +28,9 @@ POINTS: dict[tuple[str, bool], tuple[str, Any]] = {
     # The first batch holds `response.in_progress`, which shows nothing of the output.
     ("after the first append", True): ("begun", AGAIN),
     ("after output was shown", True): ("shown", FAILED),
-    # The statement that finishes it waits for a lock.
-    ("before the finish", False): ("ready", AGAIN),
-    ("before the finish", True): ("ready", FAILED),
+    # The statement that finishes it waits for a lock, or for the one before it.
+    ("before the finish", False): ("later", AGAIN),
+    ("before the finish", True): ("later", FAILED),
     # It is committed, and no follower was told; without followers nothing comes after the commit.
     ("after the finish", False): ("ready", DONE),
     ("after the finish", True): ("ready", DONE),
@@ -38,9 +39,7 @@ POINTS: dict[tuple[str, bool], tuple[str, Any]] = {
 
 
 JOURNALLED = "exists (select 1 from response_events e where e.response_id = r.id and e.last_seq {})"
-FINISHING = """
-select count(*) = $1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%stream_shape%'
-"""
+FINISHING = "from pg_stat_activity where wait_event_type = 'Lock' and query like '%stream_shape%'"
 
 EXPIRED = "update responses set lease_until = now() - interval '1 second' where status = 1"
 
@@ -69,6 +68,8 @@ async def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing_at_any_
         async with working(killed), locked_rows(visit) as lock:
             await stand(visit, by_point, tap, lock)
             await asyncio.to_thread(killed.stop, signal.SIGKILL)
+            # Postgres has not noticed, and would finish what it was told once it may.
+            await visit.connection.execute(f"select pg_terminate_backend(pid) {FINISHING}")
         # As if it had been silent for so long.
         await visit.connection.execute(EXPIRED)
         async with working(place.crew):
@@ -84,13 +85,15 @@ async def stand(visit: Visit, asked: Mapping[str, Sequence[Asked]], tap: Tap, lo
     await visit.until_all(JOURNALLED.format("> 2"), asked["after output was shown"])
     finishing, finished = asked["before the finish"], asked["after the finish"]
     await visit.until_all("status = 1", [*finishing, *finished])
-    # It keeps rows from being updated, and lets the journal be written.
-    await lock.fetch("select 1 from responses where id = any($1) for share", [each.key for each in finishing])
     tap.texts |= {str(each.key).encode() for each in finished}
     visit.upstream.may_finish.set()
-    await visit.until(FINISHING, len(finishing))
     await visit.until_all("status = 2", finished)
     await happened(lambda: tap.unheard == sum(each.is_streamed for each in finished))
+    # It keeps rows from being updated, and lets the journal be written.
+    await lock.fetch("select 1 from responses where id = any($1) for share", [each.key for each in finishing])
+    visit.upstream.may_go_on.set()
+    # They end together: the others wait for the first.
+    await visit.until(f"select count(*) = 1 {FINISHING}")
 
 
 @asynccontextmanager
