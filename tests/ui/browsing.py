@@ -19,8 +19,9 @@ from playwright.async_api import (
 
 from app.domain.keys import Key
 from tests.live import LiveServer
+from tests.waiting import PATIENCE_SECONDS
 
-expect.set_options(timeout=8000)
+expect.set_options(timeout=1000 * PATIENCE_SECONDS)
 
 PHONE, DESKTOP = (390, 844), (1280, 900)
 NARROWEST = (360, 640)
@@ -102,7 +103,7 @@ async def window(
     context: BrowserContext = await browser.new_context(
         viewport={"width": width, "height": height}, **options
     )
-    context.set_default_timeout(8000)
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
     try:
         yield Visit(await context.new_page(), server)
     finally:

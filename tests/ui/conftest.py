@@ -9,10 +9,9 @@ import pytest
 
 from app.domain.keys import Key
 from app.domain.tenancy import Scope
-from app.store import migrate
 from tests.keys import IMPATIENT, client_with, new_key
 from tests.live import LiveServer
-from tests.migrations.databases import empty_database
+from tests.migrations.databases import new_database
 from tests.ui.visiting import visiting
 from tests.workers.processes import LiveBroker, LiveWorker, broker_running
 
@@ -30,10 +29,9 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(postgres_url: str) -> Generator[Site]:
+def site(postgres_url: str, migrated: str) -> Generator[Site]:
     """Its queue is served only where a test brings a worker."""
-    with empty_database(postgres_url) as url, broker_running() as broker:
-        migrate.upgrade(url)
+    with new_database(postgres_url, like=migrated) as url, broker_running() as broker:
         writer, reader, stranger = asyncio.run(keys(url))
         environment = {**IMPATIENT, "HOLDFAST_BROKER_URL": broker.url}
         with LiveServer(url, environment=environment) as server:

@@ -17,7 +17,7 @@ from app.domain.tenancy import Scope
 from app.ui import records
 from tests.api.asking import CREATE, create
 from tests.api.conversing import begin
-from tests.background import execute, until
+from tests.background import execute
 from tests.keys import IMPATIENT, client_with, new_key
 from tests.live import LiveServer
 from tests.trails import behind_the_trigger
@@ -26,6 +26,7 @@ from tests.ui.conftest import Site
 from tests.ui.test_browser import picture, tab_to
 from tests.ui.test_pages import checked, links
 from tests.ui.visiting import HOME, UI, shown, visiting
+from tests.waiting import until
 
 AUDIT = f"{UI}/audit"
 VERIFICATION = f"{AUDIT}/verification"
@@ -159,7 +160,7 @@ class TestRecords:
             async def noted() -> bool:
                 return "Audit trail read" in said(shown(visitor.get(AUDIT)))
 
-            await until(noted, within_seconds=8)
+            await until(noted)
 
 
 class TestNewer:

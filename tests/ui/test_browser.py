@@ -16,6 +16,7 @@ from tests.api.conversing import begin
 from tests.keys import new_key
 from tests.ui.browsing import DESKTOP, NARROWEST, PHONE, Visit, chromium, window
 from tests.ui.conftest import Site
+from tests.waiting import PATIENCE_SECONDS
 from tests.workers.processes import LiveWorker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,7 +146,7 @@ async def test_an_empty_list_says_how_to_begin_and_begins(browser: Browser, site
 
 
 async def ask(site: Site, headers: dict[str, str], given: str, **params: Any) -> dict[str, Any]:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         body = {"model": "offline", "input": given, **params}
         answer = await client.post(f"{site.server.base_url}/responses", json=body, headers=headers)
     return answer.json()

@@ -9,10 +9,11 @@ from app.domain.audit import Action
 from app.domain.tenancy import Scope
 from tests.api.asking import CREATE, MISSING, create
 from tests.api.conversing import add, begin
-from tests.background import execute, until
+from tests.background import execute
 from tests.keys import client_with, new_key
 from tests.ui.conftest import Site
 from tests.ui.visiting import HOME, LOGIN, OURS, UI, shown, visiting
+from tests.waiting import until
 
 ONE = f"{HOME}/{{}}"
 
@@ -405,4 +406,4 @@ async def test_what_a_key_that_audits_has_looked_at_is_noted(site: Site, api: ht
         noted = {row["action"] for row in await execute(site.database_url, NOTED, key.id)}
         return noted >= {Action.RESPONSES_LISTED, Action.RESPONSE_READ, Action.CONVERSATION_READ}
 
-    await until(all_are, within_seconds=8)
+    await until(all_are)

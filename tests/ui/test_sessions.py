@@ -1,6 +1,5 @@
 """Logging in and out: what a session is worth, and when it ends."""
 
-import asyncio
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -19,6 +18,7 @@ from tests.keys import new_key, revoke
 from tests.live import LiveServer
 from tests.ui.conftest import Site
 from tests.ui.visiting import COOKIE, HOME, LOGIN, OURS, UI, is_let_in, log_in, shown, visiting
+from tests.waiting import patience
 
 
 def test_without_any_key_nobody_logs_in(server: LiveServer) -> None:
@@ -188,7 +188,7 @@ async def test_what_cannot_be_a_token_waits_for_nobody(db: Database, cookie: str
     app.state.keyring = Keyring(db, cache_seconds=1)
     there = {"type": "http", "method": "GET", "path": "/ui/responses", "root_path": "", "query_string": b"", "app": app, "state": {}}  # fmt: skip
     guarded = Sessions(page)
-    async with guarded._turn, asyncio.timeout(5):
+    async with guarded._turn, patience():
         await guarded({**there, "headers": [(b"cookie", f"{COOKIE}={cookie}".encode())]}, never, never)
     assert reached
 

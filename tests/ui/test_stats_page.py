@@ -25,6 +25,8 @@ from tests.ui.visiting import HOME, UI, shown, visiting
 
 STATS = f"{UI}/stats"
 TODAY = today()
+WEEK = {"from": str(TODAY - timedelta(days=6)), "to": str(TODAY)}
+"""Named by its days, as midnight may pass while these tests run."""
 LONG = "a-model-with-a-name-that-goes-on/" + "and-on-" * 12
 
 
@@ -65,8 +67,8 @@ def table(page: str, name: str) -> list[list[str]]:
 
 class TestCounts:
     def test_they_are_those_of_the_api(self, site: Site, reader: httpx2.Client, counted: Key) -> None:
-        page = checked(shown(reader.get(STATS, params={"days": "7"})))
-        query = {"group_by": "status", "created_after": str(TODAY - timedelta(days=6))}
+        page = checked(shown(reader.get(STATS, params=WEEK)))
+        query = {"group_by": "status", "created_after": WEEK["from"]}
         with client_with(site.server, counted) as api:
             groups = api.get("/v1/responses/stats", params=query).json()["data"]
         count = sum(group["count"] for group in groups)
@@ -81,7 +83,7 @@ class TestCounts:
         }
 
     def test_by_day_and_status(self, reader: httpx2.Client) -> None:
-        page = shown(reader.get(STATS, params={"days": "7"}))
+        page = shown(reader.get(STATS, params=WEEK))
         rows = table(page, "responses")
         assert len(rows) == 7
         assert rows[0] == [f"{TODAY.day} {TODAY:%b} {TODAY.year}", "40", "0", "10", "0"]
@@ -91,7 +93,7 @@ class TestCounts:
         assert f"<title>{rows[0][0]}: 40 completed, 10 failed</title>" in page
 
     def test_by_day_and_model(self, reader: httpx2.Client) -> None:
-        page = checked(shown(reader.get(STATS, params={"by": "model", "days": "7"})))
+        page = checked(shown(reader.get(STATS, params={"by": "model", **WEEK})))
         assert table(page, "responses")[0][1:3] == ["40", "10"]
         assert "&lt;b&gt;bold&lt;/b&gt;" in page
         assert ">Others<" in page
@@ -117,7 +119,7 @@ class TestCounts:
         assert f"created_before={last + timedelta(days=1)}T00%3A00" in to_list
 
     def test_a_year_is_shown_by_weeks(self, reader: httpx2.Client) -> None:
-        page = checked(shown(reader.get(STATS, params={"from": str(TODAY - timedelta(days=364))})))
+        page = checked(shown(reader.get(STATS, params=WEEK | {"from": str(TODAY - timedelta(days=364))})))
         assert "Responses per week" in page
         assert len(table(page, "responses")) == 53
 
@@ -162,7 +164,7 @@ class TestUsers:
 
     def test_over_too_many_days_they_are_not_counted(self, reader: httpx2.Client) -> None:
         for days, is_too_long in ((92, False), (93, True)):
-            query = {"from": str(TODAY - timedelta(days=days - 1))}
+            query = WEEK | {"from": str(TODAY - timedelta(days=days - 1))}
             page = checked(shown(reader.get(f"{STATS}/users", params=query)))
             assert ("Users are counted over at most 92 days" in page) == is_too_long
 

@@ -16,7 +16,7 @@ from app.domain.keys import Key
 from app.domain.tenancy import Scope
 from tests.api.asking import CREATE, MISSING, create
 from tests.api.conversing import add, begin
-from tests.background import execute, until
+from tests.background import execute
 from tests.keys import client_with, new_key
 from tests.ui.browsing import DESKTOP, NARROWEST, PHONE, chromium, window
 from tests.ui.conftest import Site
@@ -24,6 +24,7 @@ from tests.ui.growing import deepen, widen
 from tests.ui.test_browser import picture, tab_to
 from tests.ui.test_pages import checked, links
 from tests.ui.visiting import HOME, UI, shown, visiting
+from tests.waiting import until
 
 NOTED = """
     select subject, data from audit_outbox where key_id = $1 and action = $2
@@ -139,7 +140,7 @@ class TestFamily:
             found = await execute(site.database_url, NOTED, key.id, Action.RESPONSES_LISTED)
             return [(row["subject"], row["data"]) for row in found] == [(key_of(made), '{"count":2}')]
 
-        await until(noted, within_seconds=8)
+        await until(noted)
 
     @pytest.mark.parametrize(
         "query", ["above=-1", "above=x", "children_after=x", "siblings_after=resp_1", "above=99999999999"]
