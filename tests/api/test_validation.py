@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import orjson
 import pytest
 
 from app.api.schemas.create import CreateResponse
-from app.api.validation import check_not_empty, check_state, parse_create
-from app.errors import InvalidRequest
+from tests.api.validating import EMPTY, TOOL, accept, item, refuse, user
 
-TOOL = {"type": "function", "name": "f"}
 ITEM_TYPES = (
     "'additional_tools', 'agent_message', 'apply_patch_call', 'apply_patch_call_output', "
     "'code_interpreter_call', 'compaction', 'compaction_trigger', 'computer_call', 'computer_call_output', "
@@ -20,50 +17,27 @@ ITEM_TYPES = (
     "'program_output', 'reasoning', 'shell_call', 'shell_call_output', 'tool_search_call', "
     "'tool_search_output', and 'web_search_call'"
 )
+
+
 ROLES = "'assistant', 'system', 'developer', and 'user'"
+
+
 PARTS = (
     "'input_text', 'input_image', 'input_audio', 'output_text', 'refusal', 'input_file', "
     "'computer_screenshot', 'summary_text', and 'encrypted_content'"
 )
+
+
 INCLUDABLE = (
     "'file_search_call.results', 'web_search_call.results', 'web_search_call.action.sources', "
     "'message.input_image.image_url', 'computer_call_output.output.image_url', "
     "'code_interpreter_call.outputs', 'reasoning.encrypted_content', and 'message.output_text.logprobs'"
 )
-EMPTY = "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided."
+
+
 EXCLUSIVE = (
     "Mutually exclusive parameters: ''. Ensure you are only providing one of: 'pre..._id' or 'conversation'."
 )
-INVALID_JSON = (
-    "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. "
-    "(Common errors include trailing commas, missing closing brackets, missing quotation marks, etc.)"
-)
-
-
-def user(*content: Any, **more: Any) -> dict[str, Any]:
-    return {"input": [{"role": "user", "content": list(content) or "hi", **more}]}
-
-
-def item(kind: str, **fields: Any) -> dict[str, Any]:
-    return {"input": [{"type": kind, **fields}]}
-
-
-def accept(fragment: dict[str, Any], *, default_model: str | None = None) -> dict[str, Any]:
-    """Send a fragment over a valid request; a field of `...` is left out of it."""
-    body = {"model": "m", "input": "hi"} | fragment
-    kept = {name: value for name, value in body.items() if value is not ...}
-    params = parse_create(orjson.dumps(kept), default_model=default_model)
-    check_state(params)
-    check_not_empty(params, has_history="previous_response_id" in params or "conversation" in params)
-    return params
-
-
-def refuse(fragment: dict[str, Any]) -> tuple[str | None, str | None, str]:
-    with pytest.raises(InvalidRequest) as caught:
-        accept(fragment)
-    assert caught.value.status == 400
-    assert caught.value.type == "invalid_request_error"
-    return caught.value.code, caught.value.param, caught.value.message
 
 
 def assert_missing(fragment: dict[str, Any], path: str) -> None:
@@ -295,146 +269,6 @@ def test_a_parameter_of_chat_completions_names_its_new_place(name: str, target: 
     assert refuse({"input": ..., name: 1}) == ("unsupported_parameter", None, message)
 
 
-def below(name: str, limit: int, got: float, kind: str = "integer") -> tuple[str, str, str]:
-    words = f"{kind} below minimum value. Expected a value >= {limit}, but got {got} instead."
-    return f"{kind}_below_min_value", name, f"Invalid '{name}': {words}"
-
-
-def above(name: str, limit: int, got: float, kind: str = "integer") -> tuple[str, str, str]:
-    words = f"{kind} above maximum value. Expected a value <= {limit}, but got {got} instead."
-    return f"{kind}_above_max_value", name, f"Invalid '{name}': {words}"
-
-
-def long_string(name: str, limit: int, length: int) -> tuple[str, str, str]:
-    words = f"Expected a string with maximum length {limit}, but got a string with length {length} instead."
-    return "string_above_max_length", name, f"Invalid '{name}': string too long. {words}"
-
-
-def long_array(name: str, limit: int, length: int) -> tuple[str, str, str]:
-    words = f"Expected an array with maximum length {limit}, but got an array with length {length} instead."
-    return "array_above_max_length", name, f"Invalid '{name}': array too long. {words}"
-
-
-def empty_array(name: str) -> tuple[str, str, str]:
-    words = "Expected an array with minimum length 1, but got an empty array instead."
-    return "empty_array", name, f"Invalid '{name}': empty array. {words}"
-
-
-def empty_string(name: str) -> tuple[str, str, str]:
-    words = "Expected a string with minimum length 1, but got an empty string instead."
-    return "empty_string", name, f"Invalid '{name}': empty string. {words}"
-
-
-def wrong_pattern(name: str, pattern: str) -> tuple[str, str, str]:
-    words = f"Expected a string that matches the pattern '{pattern}'."
-    return "invalid_value", name, f"Invalid '{name}': string does not match pattern. {words}"
-
-
-@pytest.mark.parametrize(
-    ("fragment", "expected"),
-    [
-        ({"max_output_tokens": 0}, below("max_output_tokens", 16, 0)),
-        ({"max_output_tokens": 15}, below("max_output_tokens", 16, 15)),
-        ({"max_tool_calls": 0}, below("max_tool_calls", 1, 0)),
-        ({"top_logprobs": -1}, below("top_logprobs", 0, -1)),
-        ({"top_logprobs": 21}, above("top_logprobs", 20, 21)),
-        ({"temperature": -0.5}, below("temperature", 0, -0.5, "decimal")),
-        ({"temperature": 3}, above("temperature", 2, 3, "decimal")),
-        ({"top_p": 1.5}, above("top_p", 1, 1.5, "decimal")),
-        ({"presence_penalty": -3}, below("presence_penalty", -2, -3, "decimal")),
-        ({"frequency_penalty": 3}, above("frequency_penalty", 2, 3, "decimal")),
-        (
-            {"context_management": [{"type": "compaction", "compact_threshold": 999}]},
-            below("context_management[0].compact_threshold", 1000, 999),
-        ),
-        ({"context_management": []}, empty_array("context_management")),
-        ({"prompt_cache_key": "k" * 65}, long_string("prompt_cache_key", 64, 65)),
-        ({"safety_identifier": "k" * 129}, long_string("safety_identifier", 128, 129)),
-        ({"input": "x" * 10_485_761}, long_string("input", 10_485_760, 10_485_761)),
-        ({"metadata": {"k": "x" * 513}}, long_string("metadata.k", 512, 513)),
-        ({"metadata": {"[key]": "x" * 513}}, long_string("metadata.[key]", 512, 513)),
-        (
-            {"metadata": {f"k{i}": "v" for i in range(17)}},
-            (
-                "object_above_max_properties",
-                "metadata",
-                "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object with 17 properties instead.",
-            ),
-        ),
-        (
-            {"metadata": {"k" * 65: "v"}},
-            (
-                "property_name_above_max_length",
-                "metadata." + "k" * 65,
-                "Invalid property name in 'metadata': 'kkk...kkk' is too long. Expected a string with maximum length 64, but got a string with length 65 instead.",
-            ),
-        ),
-        ({"tools": [TOOL | {"name": ""}]}, empty_string("tools[0].name")),
-        ({"tools": [TOOL | {"name": "f" * 129}]}, long_string("tools[0].name", 128, 129)),
-        ({"tools": [TOOL | {"name": "a b"}]}, wrong_pattern("tools[0].name", "^[a-zA-Z0-9_-]+$")),
-        ({"tools": [TOOL | {"allowed_callers": []}]}, empty_array("tools[0].allowed_callers")),
-        (
-            {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"] * 51}}]},
-            long_array("tools[0].container.file_ids", 50, 51),
-        ),
-        (
-            {"tools": [{"type": "image_generation", "partial_images": 4}]},
-            above("tools[0].partial_images", 3, 4),
-        ),
-        (
-            {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
-            empty_array("tool_choice.tools"),
-        ),
-        (
-            {"text": {"format": {"type": "json_schema", "name": "a.b", "schema": {}}}},
-            wrong_pattern("text.format.name", "^[a-zA-Z0-9_-]+$"),
-        ),
-        (
-            item("function_call", call_id="", name="f", arguments="{}"),
-            empty_string("input[0].call_id"),
-        ),
-        (
-            item("function_call_output", call_id="c" * 65, output=""),
-            long_string("input[0].call_id", 64, 65),
-        ),
-        (user(id="msg_" + "x" * 61), long_string("input[0].id", 64, 65)),
-    ],
-)
-def test_a_bound_is_named_with_the_value_that_broke_it(
-    fragment: dict[str, Any], expected: tuple[str, str, str]
-) -> None:
-    assert refuse(fragment) == expected
-
-
-@pytest.mark.parametrize(
-    ("fragment", "param", "value", "prefix"),
-    [
-        ({"previous_response_id": "x"}, "previous_response_id", "x", "resp"),
-        ({"previous_response_id": ""}, "previous_response_id", "", "resp"),
-        ({"conversation": "foo"}, "conversation", "foo", "conv"),
-        ({"conversation": {"id": "foo"}}, "conversation.id", "foo", "conv"),
-        (user(id="x_1"), "input[0].id", "x_1", "msg"),
-        (item("reasoning", id="fc_1", summary=[]), "input[0].id", "fc_1", "rs"),
-        (item("function_call", id="call_1", call_id="c", name="f", arguments=""), "input[0].id", "call_1", "fc"),
-        (item("custom_tool_call", id="fc_1", call_id="c", name="f", input=""), "input[0].id", "fc_1", "ctc"),
-    ],
-)  # fmt: skip
-def test_an_id_begins_as_its_type_demands(
-    fragment: dict[str, Any], param: str, value: str, prefix: str
-) -> None:
-    message = f"Invalid '{param}': '{value}'. Expected an ID that begins with '{prefix}'."
-    assert refuse(fragment) == ("invalid_value", param, message)
-
-
-@pytest.mark.parametrize("value", ["resp_a b", "@results", "resp_\n", "resp_é"])
-def test_an_id_holds_no_other_characters(value: str) -> None:
-    message = (
-        f"Invalid 'previous_response_id': '{value}'. Expected an ID that contains letters, numbers, "
-        "underscores, or dashes, but this value contained additional characters."
-    )
-    assert refuse({"previous_response_id": value}) == ("invalid_value", "previous_response_id", message)
-
-
 @pytest.mark.parametrize(
     ("fragment", "path", "names"),
     [
@@ -547,50 +381,3 @@ def test_of_two_wrong_parameters_the_earlier_in_the_documented_order_is_reported
 )
 def test_phases_follow_each_other(fragment: dict[str, Any], param: str) -> None:
     assert refuse(fragment)[1] == param
-
-
-def read_error(body: bytes) -> tuple[str | None, str | None, str]:
-    with pytest.raises(InvalidRequest) as caught:
-        parse_create(body, default_model=None)
-    return caught.value.code, caught.value.param, caught.value.message
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b'{"model":"m",}', b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"\xef\xbb\xbf{}"],
-)
-def test_what_is_not_json_is_refused(body: bytes) -> None:
-    assert read_error(body) == ("invalid_json", None, INVALID_JSON)
-
-
-@pytest.mark.parametrize(
-    ("body", "noun"), [(b"[]", "an array"), (b'"x"', "a string"), (b"null", "an object")]
-)
-def test_a_body_is_an_object(body: bytes, noun: str) -> None:
-    message = f"Invalid type for the body: expected an object, but got {noun} instead."
-    assert read_error(body) == ("invalid_type", None, message)
-
-
-@pytest.mark.parametrize("depth", [201, 900, 5000])
-def test_json_too_deep_to_be_written_again_is_refused(depth: int) -> None:
-    body = b'{"model":"m","input":"hi","metadata":' + b"[" * depth + b"]" * depth + b"}"
-    code, param, message = read_error(body)
-    assert (code, param) == ("invalid_json", None)
-    assert "nesting too deep" in message
-
-
-def test_wide_json_is_not_deep() -> None:
-    items = [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}] * 300
-    assert accept({"input": items})["input"] == items
-
-
-def test_an_integer_beyond_64_bits_is_a_decimal() -> None:
-    body = b'{"model":"m","input":"hi","max_output_tokens":18446744073709551616}'
-    assert read_error(body)[:2] == ("invalid_type", "max_output_tokens")
-
-
-def test_a_long_value_is_not_sent_back_whole() -> None:
-    for fragment in ({"truncation": "x" * 10_000}, {"y" * 10_000: 1}, user(**{"z" * 10_000: 1})):
-        code, param, message = refuse(fragment)
-        assert code
-        assert len(param or "") + len(message) < 300

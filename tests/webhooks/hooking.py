@@ -1,6 +1,7 @@
 """Endpoints and their deliveries in the test's own process."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from app.domain.seals import Seals
 from app.domain.tenancy import Caller
-from app.domain.webhooks import EVENT_TYPES, Delivery, Standing
+from app.domain.webhooks import EVENT_TYPES, Delivery, Standing, State
 from app.store import webhook_deliveries
 from app.store.db import Database
 from app.store.webhook_endpoints import Changes
@@ -16,6 +17,8 @@ from app.webhooks import endpoints
 from app.webhooks.delivering import Deliveries, Policy, open_deliveries
 from app.webhooks.sending import Rules, Sender
 from tests.background import cancel, enqueued, execute
+from tests.waiting import patience
+from tests.webhooks.receiving import Receiver
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SEALS = Seals(bytes(range(32)))
@@ -75,3 +78,34 @@ async def delivering(
             yield deliveries
     finally:
         await sender.close()
+
+
+async def waked(deliveries: Deliveries, condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wake it, as the reaper's bells would, until something holds."""
+    async with patience():
+        while not await condition():
+            deliveries.wake()
+            await asyncio.sleep(0.01)
+
+
+def stands(db: Database, caller: Caller, which: tuple[UUID, UUID], state: State) -> Any:
+    async def look() -> bool:
+        return (await found(db, caller, *which)).state is state
+
+    return look
+
+
+async def one(db: Database, caller: Caller, receiver: Receiver) -> tuple[UUID, UUID]:
+    """An endpoint and an event for it."""
+    endpoint_id, _ = await an_endpoint(db, caller, receiver.url())
+    return endpoint_id, await an_event(db, caller)
+
+
+def any_delivered(db: Database, caller: Caller, *which: tuple[UUID, UUID]) -> Callable[[], Awaitable[bool]]:
+    """Whichever of them was sent first."""
+    looks = [stands(db, caller, each, State.DELIVERED) for each in which]
+
+    async def is_any() -> bool:
+        return any([await look() for look in looks])
+
+    return is_any

@@ -47,12 +47,6 @@ def _found(text: str, port: int) -> Any:
     return family, 1, 6, "", (text, port) if family == 2 else (text, port, 0, 0)
 
 
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as it:
-        yield it
-
-
 async def sent(url: str, *secrets: str, event: Event = EVENT, **how: Any) -> Outcome:
     """Send once, with a sender of its own."""
     rules = Rules(how.pop("allowed", LOOPBACK), how.pop("timeout_seconds", 5.0))
