@@ -17,6 +17,7 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.observability import TALKATIVE
 from app.store import migrate
 from app.store.db import Database
+from tests.background import empty_queue
 from tests.live import LiveServer
 from tests.migrations.databases import fetch, new_database
 from tests.workers.processes import broker_running
@@ -85,6 +86,20 @@ async def db(database_url: str) -> AsyncGenerator[Database]:
     database = await Database.connect(database_url, size=4)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def wide(database_url: str) -> AsyncGenerator[Database]:
+    """For many at once."""
+    database = await Database.connect(database_url, size=16)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def nothing_queued(database_url: str) -> None:
+    """Remove what other tests left unfinished: a queue belongs to nobody, and any worker would take it."""
+    await empty_queue(database_url)
 
 
 @pytest.fixture

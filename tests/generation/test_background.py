@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -24,7 +24,6 @@ from tests import grammar
 from tests.background import (
     a_background,
     body,
-    empty_queue,
     enqueued,
     execute,
     followed,
@@ -39,21 +38,10 @@ from tests.background import (
 from tests.builders import a_draft, a_response, all_stored
 from tests.scripted import DONE, ScriptedProvider, answer, call, hello
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 EPHEMERAL: Mapping[str, Any] = {"store": False}
 GONE = UpstreamError("The provider is gone.", status=503, code="server_error")
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
-
-
-@pytest.fixture
-async def wide(database_url: str) -> AsyncGenerator[Database]:
-    """For many at once."""
-    db = await Database.connect(database_url, size=12)
-    yield db
-    await db.close()
 
 
 async def generated(

@@ -15,17 +15,14 @@ from app.generation.background import Background, Policy
 from app.providers.base import Started
 from app.store import lifecycle
 from app.store.db import Database
-from tests.background import POLICY, a_background, empty_queue, enqueued, execute, generate, registry, state
+from tests.background import POLICY, a_background, enqueued, execute, generate, registry, state
 from tests.generation.test_background_bells import Rings, a_worker, held, queue, until_all
 from tests.generation.test_background_drain import Gated
 from tests.scripted import ScriptedProvider, answer
 from tests.waiting import until
 from tests.webhooks.hooking import an_endpoint
 
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 
 def large() -> list[dict[str, Any]]:

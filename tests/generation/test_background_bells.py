@@ -12,16 +12,13 @@ from app.generation import background as backgrounds
 from app.generation.background import Background, Policy
 from app.providers.base import Started
 from app.store.db import Database
-from tests.background import POLICY, empty_queue, enqueued, execute, registry, state
+from tests.background import POLICY, enqueued, execute, registry, state
 from tests.builders import a_caller
 from tests.generation.test_background_drain import Gated
 from tests.scripted import ScriptedProvider, answer
 from tests.waiting import patience, until
 
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 
 class Rings:

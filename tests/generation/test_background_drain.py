@@ -16,7 +16,6 @@ from app.store.db import Database, ReadTx, SystemTx, Tx
 from tests import grammar
 from tests.background import (
     body,
-    empty_queue,
     enqueued,
     followed,
     generate,
@@ -30,16 +29,13 @@ from tests.builders import a_response
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 from tests.waiting import patience, until
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 UNSHOWN: dict[str, tuple[bool, Sequence[Any]]] = {
     "nothing was asked yet": (True, ()),
     "the stream has begun": (True, (Started(),)),
     "nobody follows": (False, (Started(), *hello()[:4])),
 }
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 async def stand_still(background: Background, provider: ScriptedProvider) -> asyncio.Task[bool]:

@@ -14,14 +14,11 @@ from app.errors import LeaseLost, Unavailable
 from app.generation import journal as module
 from app.generation.journal import Journal
 from app.store.db import Database, SystemTx
-from tests.background import empty_queue, enqueued, execute, journalled
+from tests.background import enqueued, execute, journalled
 from tests.generation.test_background import next_job
 from tests.waiting import patience, until
 
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 
 class Shaky(Database):

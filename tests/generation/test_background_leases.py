@@ -21,7 +21,6 @@ from app.store.db import Database, SystemTx, Tx
 from tests import grammar
 from tests.background import (
     body,
-    empty_queue,
     enqueued,
     execute,
     followed,
@@ -37,10 +36,7 @@ from tests.builders import a_response
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 from tests.waiting import patience, until
 
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 
 class CutOff(Database):

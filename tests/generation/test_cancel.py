@@ -23,7 +23,6 @@ from tests import grammar
 from tests.background import (
     body,
     cancel,
-    empty_queue,
     enqueued,
     execute,
     followed,
@@ -41,12 +40,9 @@ from tests.builders import a_caller, a_response
 from tests.scripted import DONE, USAGE, ScriptedProvider, answer, hello
 from tests.waiting import patience, until
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 RACES = 500
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 @asynccontextmanager
@@ -288,12 +284,6 @@ class TestVerb:
 
 class TestRace:
     """Cancel against completion: one of them wins, and what the client was told stays true."""
-
-    @pytest.fixture
-    async def wide(self, database_url: str) -> AsyncGenerator[Database]:
-        db = await Database.connect(database_url, size=16)
-        yield db
-        await db.close()
 
     async def race(
         self, db: Database, caller: Caller, background: Background, rng: random.Random

@@ -20,7 +20,6 @@ from tests.background import (
     a_background,
     body,
     cancel,
-    empty_queue,
     enqueued,
     execute,
     expire,
@@ -36,13 +35,10 @@ from tests.conversing import a_conversation, add, holder, is_locked, items_of, k
 from tests.scripted import ScriptedProvider, answer, call, hello
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 streamed = pytest.mark.parametrize("is_streamed", [False, True])
 GONE = UpstreamError("The provider is gone.", status=503, code="server_error")
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 @pytest.fixture

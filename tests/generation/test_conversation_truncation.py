@@ -16,19 +16,16 @@ from app.generation.queueing import enqueue
 from app.providers.registry import Entry, Registry
 from app.store.db import Database
 from app.store.entries import Entries
-from tests.background import POLICY, body, empty_queue, generate
+from tests.background import POLICY, body, generate
 from tests.builders import a_draft
 from tests.conversing import a_conversation, add, add_items, holder, said_in
 from tests.scripted import ScriptedProvider, answer
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 TURNS = 12
 NEW = {"role": "user", "content": "new", "id": "msg_new"}
 """Named, so that two contexts can be the same to the byte."""
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 @pytest.fixture

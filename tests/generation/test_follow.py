@@ -24,7 +24,6 @@ from tests.background import (
     body,
     cancel,
     deaf,
-    empty_queue,
     enqueued,
     execute,
     followed,
@@ -40,25 +39,14 @@ from tests.builders import a_caller
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 from tests.waiting import patience, until
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 WORDS = [f"word {number} " for number in range(50)]
 """Enough for a stream of some sixty events."""
 
 
 PADS = {"pads": True}
 """So that what was said again from the items is not taken for what was journalled."""
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
-
-
-@pytest.fixture
-async def wide(database_url: str) -> AsyncGenerator[Database]:
-    """For many readers."""
-    db = await Database.connect(database_url, size=12)
-    yield db
-    await db.close()
 
 
 class Slow(ScriptedProvider):

@@ -28,7 +28,6 @@ from tests import grammar
 from tests.background import (
     body,
     cancel,
-    empty_queue,
     enqueued,
     followed,
     forget_events,
@@ -40,6 +39,8 @@ from tests.background import (
 from tests.background import said as events_of
 from tests.generation.composing import CALL, CITATION, LOGPROB, MESSAGE, REASONING, rich, said
 from tests.scripted import DONE, ScriptedProvider, answer, hello
+
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 GONE = UpstreamError("The provider is gone.")
 CODE = {"type": "code_interpreter_call", "container_id": "cntr_1", "status": "in_progress", "outputs": None}
@@ -201,11 +202,6 @@ STREAMS: Mapping[str, Sequence[Delta | Exception]] = {
 }
 
 _PADDING = re.compile(rb',"obfuscation":"[0-9a-f]*"(?=}\n\n)')
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 async def made(

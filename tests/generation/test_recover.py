@@ -24,7 +24,6 @@ from tests.background import (
     a_background,
     body,
     cancel,
-    empty_queue,
     enqueued,
     execute,
     expire,
@@ -42,12 +41,9 @@ from tests.background import (
 from tests.scripted import DONE, ScriptedProvider, answer, hello
 from tests.waiting import PATIENCE_SECONDS, patience, until
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 VANISHED = {"code": "server_error", "message": "The worker that was generating this response was lost."}
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 class Killed(BaseException):

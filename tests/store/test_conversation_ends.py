@@ -15,7 +15,7 @@ from app.domain.tenancy import Caller
 from app.domain.turn import Turn
 from app.store import items, lifecycle, responses
 from app.store.db import Database
-from tests.background import empty_queue, execute
+from tests.background import execute
 from tests.store import turns
 from tests.store.conversing import (
     a_message,
@@ -191,11 +191,6 @@ def blob_of(word: str, turn_id: UUID) -> bytes:
     return join([a_message(word, turn_id, 0)])
 
 
-@pytest.fixture
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
-
-
 async def claimed(db: Database, turn: Turn) -> Claim:
     async with db.begin_system() as tx:
         [job] = await lifecycle.claim(tx, owner="me", lease_seconds=30)
@@ -224,7 +219,7 @@ async def end(db: Database, caller: Caller, turn: Turn, status: Status) -> None:
         await lifecycle.end(tx, row, status, event_count=3, ttl_seconds=TTL_SECONDS, error=error)
 
 
-@pytest.mark.usefixtures("_empty_queue")
+@pytest.mark.usefixtures("nothing_queued")
 class TestBackground:
     async def test_it_waits_on_a_line_of_its_own_and_joins_at_its_end(
         self, db: Database, caller: Caller, database_url: str

@@ -16,18 +16,15 @@ from app.domain.turn import Turn
 from app.errors import Unavailable
 from app.store.db import Database
 from app.store.endings import Endings
-from tests.background import TTL_SECONDS, empty_queue, execute, tries
+from tests.background import TTL_SECONDS, execute, tries
 from tests.builders import a_caller
 from tests.store.proxy import Proxy
 from tests.store.test_coalesced import held, until_one_waits
 from tests.store.test_lifecycle import claimed
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 USED = b'{"usage":{"total_tokens":9}}'
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
 
 
 async def running(db: Database, caller: Caller, count: int) -> list[Ending]:

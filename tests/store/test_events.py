@@ -13,15 +13,12 @@ from app.domain.turn import Turn
 from app.store import events, leases, lifecycle
 from app.store.db import Database
 from app.store.events import Batch
-from tests.background import TTL_SECONDS, empty_queue, execute, listening
+from tests.background import TTL_SECONDS, execute, listening
 from tests.store.test_lifecycle import claimed, end, finish, requeue
 from tests.store.test_plans import PLANT, kinds, plan
 from tests.waiting import patience
 
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
+pytestmark = pytest.mark.usefixtures("nothing_queued")
 
 
 async def append(db: Database, *batches: Batch) -> set[Claim]:

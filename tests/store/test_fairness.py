@@ -37,18 +37,9 @@ FIRST_OF_MANY = 1_000_000_000
 
 
 @pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> AsyncGenerator[None]:
-    await empty_queue(database_url)
+async def leave_nothing_queued(nothing_queued: None, database_url: str) -> AsyncGenerator[None]:
     yield
     await empty_queue(database_url)
-
-
-@pytest.fixture
-async def wide(database_url: str) -> AsyncGenerator[Database]:
-    """For many at once."""
-    db = await Database.connect(database_url, size=12)
-    yield db
-    await db.close()
 
 
 async def claim(db: Database, last: int = 0, *, max_running: int | None = None) -> Job | None:

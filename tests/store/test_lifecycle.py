@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,21 +22,10 @@ from tests.store.test_plans import PLANT, kinds, scans, walk
 from tests.store.turns import a_turn, add
 from tests.waiting import patience
 
+pytestmark = pytest.mark.usefixtures("nothing_queued")
+
 LEASE: dict[str, Any] = {"lease_seconds": 30.0}
 ERROR = {"code": "server_error", "message": "Gone."}
-
-
-@pytest.fixture(autouse=True)
-async def _empty_queue(database_url: str) -> None:
-    await empty_queue(database_url)
-
-
-@pytest.fixture
-async def wide(database_url: str) -> AsyncGenerator[Database]:
-    """For many at once."""
-    db = await Database.connect(database_url, size=12)
-    yield db
-    await db.close()
 
 
 async def enqueue(

@@ -36,7 +36,8 @@ SEAL_KEY = "c2VhbGVkIHdpdGggdGhpcnR5LXR3byBieXRlcy4uLi4="
 
 @pytest.fixture(scope="module")
 def auditor(site: Site) -> Key:
-    return asyncio.run(new_key(site.database_url, "audited", ALL))
+    """Of a new tenant each time, as this may be asked for again."""
+    return asyncio.run(new_key(site.database_url, f"audited-{ids.new_uuid()}", ALL))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from app import ids
 from app.domain.keys import Key
 from app.domain.response import Status
 from app.domain.tenancy import Scope
@@ -32,8 +33,8 @@ LONG = "a-model-with-a-name-that-goes-on/" + "and-on-" * 12
 
 @pytest.fixture(scope="module")
 def counted(site: Site) -> Key:
-    """A key of a tenant that has been there for a year."""
-    key = asyncio.run(new_key(site.database_url, "counted", Scope.READ))
+    """A key of a tenant that has been there for a year; a new one each time, as this may be asked for again."""
+    key = asyncio.run(new_key(site.database_url, f"counted-{ids.new_uuid()}", Scope.READ))
     days = [
         (TODAY - timedelta(days=i), f"model-{i % 7}", status, 3 + i % 5 if status is Status.COMPLETED else 1)
         for i in range(1, 400)

@@ -14,7 +14,7 @@ def database_url(quiet_database_url: str) -> str:
 
 
 @pytest.fixture
-async def nothing_queued(database_url: str) -> None:
+async def no_endpoints(database_url: str) -> None:
     await execute(database_url, "delete from webhook_endpoints")
 
 

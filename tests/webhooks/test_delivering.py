@@ -20,7 +20,7 @@ from tests.webhooks.hooking import (
 )
 from tests.webhooks.receiving import Receiver, hang
 
-pytestmark = pytest.mark.usefixtures("nothing_queued")
+pytestmark = pytest.mark.usefixtures("no_endpoints")
 
 
 async def test_it_is_tried_until_it_is_taken_with_one_id(

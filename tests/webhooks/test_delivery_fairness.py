@@ -26,7 +26,7 @@ from tests.webhooks.hooking import (
 )
 from tests.webhooks.receiving import Receiver, hang, receiving
 
-pytestmark = pytest.mark.usefixtures("nothing_queued")
+pytestmark = pytest.mark.usefixtures("no_endpoints")
 
 
 class TestFairness:

@@ -34,7 +34,7 @@ from tests.webhooks.hooking import (
 )
 from tests.webhooks.receiving import Received, Receiver, hang
 
-pytestmark = pytest.mark.usefixtures("nothing_queued")
+pytestmark = pytest.mark.usefixtures("no_endpoints")
 
 
 def unwrapped(got: Received, secret: str) -> Any:
