@@ -97,6 +97,14 @@ async def wide(database_url: str) -> AsyncGenerator[Database]:
 
 
 @pytest.fixture
+async def other_db(database_url: str) -> AsyncGenerator[Database]:
+    """The pool of another process."""
+    other = await Database.connect(database_url, size=3)
+    yield other
+    await other.close()
+
+
+@pytest.fixture
 async def nothing_queued(database_url: str) -> None:
     """Remove what other tests left unfinished: a queue belongs to nobody, and any worker would take it."""
     await empty_queue(database_url)

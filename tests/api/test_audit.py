@@ -2,10 +2,8 @@
 
 import asyncio
 import hashlib
-from base64 import b64encode
 from collections.abc import Generator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx2
 import orjson
@@ -13,48 +11,28 @@ import pytest
 
 from app import ids
 from app.domain.audit import WORDS, parse_checkpoint
-from app.domain.keys import Key
 from app.domain.signing import is_signed
 from app.domain.tenancy import Scope
 from app.store.codec import decompress
 from tests.api.asking import CREATE, MISSING, create, invalid, refusal
+from tests.api.auditing import (
+    AGED,
+    CHECKPOINTS,
+    RECORDS,
+    SEAL_KEY,
+    VERIFICATION,
+    Tenant,
+    listed,
+    tamper,
+    told,
+    until,
+    until_told,
+)
 from tests.api.conversing import CONVERSATIONS, NOBODY, add, begin, fork, items_of, path_of, remove
 from tests.background import execute
-from tests.keys import IMPATIENT, client_with, new_key
+from tests.keys import IMPATIENT, new_key
 from tests.live import LiveServer
 from tests.prompting import PROMPTS, extend, keep
-from tests.trails import behind_the_trigger
-from tests.waiting import wait_until
-
-AUDIT = "/v1/audit"
-RECORDS, CHECKPOINTS, VERIFICATION = f"{AUDIT}/records", f"{AUDIT}/checkpoints", f"{AUDIT}/verification"
-SEAL_KEY = b64encode(bytes(32)).decode()
-
-Json = dict[str, Any]
-
-
-class Tenant:
-    """A tenant of one test's own, and clients with keys of all kinds."""
-
-    def __init__(self, server: LiveServer, database_url: str, clients: ExitStack) -> None:
-        self.name = ids.request_id()
-        self.keys = dict[Scope, Key]()
-        self.database_url = database_url
-        self._server = server
-        self._clients = clients
-
-    def __getitem__(self, scope: Scope) -> httpx2.Client:
-        """A client whose key has this scope."""
-        key = self.keys[scope] = asyncio.run(new_key(self.database_url, self.name, scope))
-        return self._clients.enter_context(client_with(self._server, key))
-
-    @property
-    def id(self) -> int:
-        [row] = asyncio.run(execute(self.database_url, "select id from tenants where name = $1", self.name))
-        return row["id"]
-
-    def key_id(self, scope: Scope) -> str:
-        return ids.key_id(self.keys[scope].id)
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +58,6 @@ def writer(tenant: Tenant) -> httpx2.Client:
 @pytest.fixture
 def auditor(tenant: Tenant) -> httpx2.Client:
     return tenant[Scope.AUDIT]
-
-
-def listed(auditor: httpx2.Client, **asked: Any) -> list[Json]:
-    """The records, without those of reading the trail, in the order of the trail."""
-    answer = auditor.get(RECORDS, params={"order": "asc", "limit": 100, **asked})
-    assert answer.status_code == 200, answer.text
-    return [record for record in answer.json()["data"] if record["action"] != "audit.read"]
-
-
-def told(auditor: httpx2.Client, **asked: Any) -> list[tuple[str, str | None, Json]]:
-    return [
-        (record["action"], record["subject"], orjson.loads(record["data"]))
-        for record in listed(auditor, **asked)
-    ]
-
-
-def until_told(auditor: httpx2.Client, count: int, **asked: Any) -> list[Json]:
-    """The records, once there are so many: reads are noted a little later."""
-    wait_until(lambda: len(listed(auditor, **asked)) >= count)
-    return listed(auditor, **asked)
 
 
 class TestWhatIsTold:
@@ -283,18 +241,6 @@ class TestReads:
         assert found[0]["key_id"] == tenant.key_id(Scope.AUDIT)
 
 
-def until(auditor: httpx2.Client, action: str) -> list[Json]:
-    """The records of a kind, once there is one."""
-    found = list[Json]()
-
-    def look() -> bool:
-        found.extend(auditor.get(RECORDS, params={"action": action, "order": "asc"}).json()["data"])
-        return bool(found)
-
-    wait_until(look)
-    return found[:1]
-
-
 class TestScopes:
     @pytest.mark.parametrize("path", [RECORDS, CHECKPOINTS, VERIFICATION])
     @pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE])
@@ -412,19 +358,6 @@ class TestAsking:
             answer = auditor.get(RECORDS, params={name: key.text})
             assert answer.status_code == 400
             assert key.secret not in answer.text
-
-
-def tamper(tenant: Tenant, statement: str) -> None:
-    asyncio.run(_tamper(tenant.database_url, statement, tenant.id))
-
-
-async def _tamper(database_url: str, statement: str, tenant_id: int) -> None:
-    async with behind_the_trigger(database_url) as connection:
-        done = await connection.execute(statement, tenant_id)
-        assert not done.endswith(" 0")
-
-
-AGED = "update audit_heads set checkpoint_at = checkpoint_at - interval '1 day' where tenant_id = $1"
 
 
 class TestVerification:

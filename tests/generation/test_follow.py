@@ -3,21 +3,16 @@
 import asyncio
 import random
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from app.domain.context import Context
-from app.domain.response import Draft, Status
+from app.domain.response import Draft
 from app.domain.tenancy import Caller
-from app.errors import Unavailable
-from app.generation.background import Background
-from app.generation.follow import IDLE, follow
-from app.providers.base import Delta, Started
-from app.store import events, responses
-from app.store.db import Database, ReadTx, Tx
+from app.providers.base import Started
+from app.store import responses
+from app.store.db import Database
 from app.store.notifications import Notifications
 from tests import grammar
 from tests.background import (
@@ -29,107 +24,17 @@ from tests.background import (
     followed,
     forget_events,
     frames,
-    generate,
     listening,
     numbers,
     said,
     working,
 )
 from tests.builders import a_caller
+from tests.generation.following import PADS, WORDS, Reader, Slow, being_made, generated, is_over, made
 from tests.scripted import DONE, ScriptedProvider, answer, hello
-from tests.waiting import patience, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nothing_queued")
-
-WORDS = [f"word {number} " for number in range(50)]
-"""Enough for a stream of some sixty events."""
-
-
-PADS = {"pads": True}
-"""So that what was said again from the items is not taken for what was journalled."""
-
-
-class Slow(ScriptedProvider):
-    """It lets the journal write in between, so that a stream is many batches."""
-
-    async def stream(self, context: Context) -> AsyncGenerator[Delta, None]:
-        async for delta in super().stream(context):
-            yield delta
-            if random.random() < 0.1:
-                await asyncio.sleep(0.025)
-
-
-async def generated(background: Background) -> bool:
-    """Generate what is queued. A claim passes by a row that somebody else holds, and is made again."""
-    await until(lambda: generate(background))
-    return True
-
-
-async def made(
-    db: Database, caller: Caller, database_url: str, *words: str, is_slow: bool = False, **params: Any
-) -> Draft:
-    """A streamed background response that has ended."""
-    kind = Slow if is_slow else ScriptedProvider
-    draft = await enqueued(db, caller, stream=True, **params)
-    async with working(db, database_url, kind(answer(*(words or WORDS))), **PADS) as background:
-        assert await generated(background)
-    return draft
-
-
-@asynccontextmanager
-async def being_made(
-    db: Database, caller: Caller, database_url: str
-) -> AsyncGenerator[tuple[Draft, asyncio.Event, asyncio.Task[bool]]]:
-    """A stream that stands still in the middle until the gate is opened."""
-    gate = asyncio.Event()
-    steps = answer(*WORDS)
-    provider = ScriptedProvider([*steps[:30], gate, *steps[30:]])
-    draft = await enqueued(db, caller, stream=True)
-    async with working(db, database_url, provider, **PADS) as background:
-        task = asyncio.ensure_future(generated(background))
-        await provider.is_stalled.wait()
-        yield draft, gate, task
-        gate.set()
-        await task
-
-
-class Reader:
-    """A follower that is read by hand."""
-
-    def __init__(
-        self,
-        db: Database,
-        caller: Caller,
-        draft: Draft,
-        notifications: Notifications,
-        *,
-        after: int = -1,
-        poll_seconds: float = 3600,
-    ) -> None:
-        self._stream = follow(
-            db, caller, notifications, draft.id, after=after, is_padded=True, poll_seconds=poll_seconds
-        )
-        self.read = b""
-        self.idles = 0
-
-    async def until_frame(self, count: int) -> bytes:
-        """Everything so far, once it has so many frames."""
-        async with patience():
-            while self.read.count(b"\n\n") < count:
-                batch = await anext(self._stream)
-                self.idles += batch == IDLE
-                self.read += batch
-        return self.read
-
-    async def to_the_end(self) -> bytes:
-        async with patience():
-            async for batch in self._stream:
-                self.idles += batch == IDLE
-                self.read += batch
-        return self.read
-
-    async def leave(self) -> None:
-        await self._stream.aclose()
 
 
 class TestBytes:
@@ -315,184 +220,6 @@ class TestEnds:
         assert (last["type"], last["response"]["status"]) == ("response.failed", "cancelled")
 
 
-class TestNews:
-    async def test_a_batch_is_heard_of_and_not_polled_for(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        async with (
-            being_made(db, caller, database_url) as (draft, gate, _),
-            listening(database_url) as notifications,
-        ):
-            reader = Reader(db, caller, draft, notifications, poll_seconds=60)
-            await reader.until_frame(30)
-            gate.set()
-            whole = await reader.to_the_end()
-        assert grammar.check(said(whole))["status"] == "completed"
-        assert reader.idles == 0
-
-    async def test_what_nobody_was_told_of_is_found_by_looking(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        async with being_made(db, caller, database_url) as (draft, gate, _):
-            reader = Reader(db, caller, draft, deaf(), poll_seconds=0.03)
-            await reader.until_frame(30)
-            gate.set()
-            whole = await reader.to_the_end()
-        assert grammar.check(said(whole))["status"] == "completed"
-        assert reader.idles > 0
-
-    async def test_a_reader_of_a_silent_stream_is_told_that_it_still_is_there(
-        self, db: Database, caller: Caller
-    ) -> None:
-        draft = await enqueued(db, caller, stream=True)
-        reader = Reader(db, caller, draft, deaf(), poll_seconds=0.01)
-        await reader.until_frame(2)
-        batches = [await anext(reader._stream) for _ in range(3)]
-        assert batches == [IDLE] * 3
-        await reader.leave()
-
-    async def test_a_silent_stream_costs_no_queries_between_its_polls(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        class Counting(Database):
-            reads = 0
-
-            @asynccontextmanager
-            async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
-                self.reads += 1
-                async with super().read(caller) as tx:
-                    yield tx
-
-        counting = Counting(db.pool)
-        draft = await enqueued(db, caller, stream=True)
-        async with listening(database_url) as notifications:
-            reader = Reader(counting, caller, draft, notifications, poll_seconds=60)
-            await reader.until_frame(2)
-            waiting = asyncio.ensure_future(anext(reader._stream))
-            await asyncio.sleep(0.2)
-            assert counting.reads <= 2
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            await reader.leave()
-        assert notifications._waiting == {}
-
-    async def test_a_reader_outlives_an_absence_of_postgres(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        class Shaky(Database):
-            faults = 0
-
-            @asynccontextmanager
-            async def read(self, caller: Caller) -> AsyncGenerator[ReadTx]:
-                if self.faults:
-                    self.faults -= 1
-                    raise Unavailable
-                async with super().read(caller) as tx:
-                    yield tx
-
-        shaky = Shaky(db.pool)
-        async with being_made(db, caller, database_url) as (draft, gate, task):
-            reader = Reader(shaky, caller, draft, deaf(), poll_seconds=0.01)
-            await reader.until_frame(30)
-            shaky.faults = 5
-            gate.set()
-            await task
-            whole = await reader.to_the_end()
-        assert shaky.faults == 0
-        assert whole == await followed(db, caller, draft.id)
-
-
-class TestOrder:
-    @pytest.mark.parametrize("ends", ["completed", "cancelled"])
-    async def test_what_is_said_between_the_two_looks_of_a_follower_is_not_missed(
-        self, db: Database, caller: Caller, database_url: str, monkeypatch: pytest.MonkeyPatch, ends: str
-    ) -> None:
-        """It looks at the state first: when that is terminal, everything else is in the journal."""
-        steps = (Started(), *hello("Hi"), *([DONE] if ends == "completed" else [asyncio.Event()]))
-        draft = await enqueued(db, caller, stream=True)
-        async with working(db, database_url, ScriptedProvider(steps), **PADS) as background:
-
-            async def finish(_tx: ReadTx) -> None:
-                monkeypatch.undo()
-                generating = asyncio.ensure_future(generated(background))
-                if ends == "cancelled":
-                    await until(lambda: has_said(db, caller, draft, 9))
-                    await cancel(db, caller, draft.id)
-                    background.leases.lose_all()
-                await generating
-
-            after_first(monkeypatch, finish)
-            found = await followed(db, caller, draft.id)
-        assert numbers(found) == list(range(10))
-        assert found == await followed(db, caller, draft.id)
-
-    async def test_nobody_sees_an_event_before_it_is_in_the_table(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        """Decision 1: whatever a follower has read, any other process can read again."""
-        draft = await enqueued(db, caller, stream=True)
-        async with (
-            listening(database_url) as notifications,
-            working(db, database_url, Slow(answer(*WORDS))) as background,
-        ):
-            generating = asyncio.ensure_future(generated(background))
-            reader = Reader(db, caller, draft, notifications)
-            for count in range(1, 55, 3):
-                read = await reader.until_frame(count)
-                query = "select max(last_seq) from response_events where response_id = $1"
-                [[last]] = await execute(database_url, query, draft.id)
-                assert last >= numbers(read)[-1]
-            await reader.to_the_end()
-            await generating
-
-    async def test_nothing_terminal_is_said_before_it_is_stored(
-        self, db: Database, caller: Caller, database_url: str
-    ) -> None:
-        """Law L8: held up in its last transaction, a run has said everything but the end."""
-        gate = asyncio.Event()
-
-        class Held(Database):
-            is_begun = asyncio.Event()
-
-            @asynccontextmanager
-            async def autocommit(self, caller: Caller) -> AsyncGenerator[Tx]:
-                async with super().begin(caller) as tx:
-                    yield tx
-                    self.is_begun.set()
-                    await gate.wait()
-
-        held = Held(db.pool)
-        draft = await enqueued(db, caller, stream=True)
-        async with working(held, database_url, ScriptedProvider(answer("Hi"))) as background:
-            task = asyncio.ensure_future(generated(background))
-            await held.is_begun.wait()
-            reader = Reader(db, caller, draft, deaf(), poll_seconds=0.01)
-            read = await reader.until_frame(9)
-            assert said(read)[-1]["type"] == "response.output_item.done"
-            assert await anext(reader._stream) == IDLE
-            gate.set()
-            await task
-            assert said(await reader.to_the_end())[-1]["type"] == "response.completed"
-
-
-def after_first(monkeypatch: pytest.MonkeyPatch, do: Any) -> None:
-    """Do something after the first look of a follower, whichever of the two that is."""
-    looks = {(responses, "status"): responses.status, (events, "read_after"): events.read_after}
-    for (module, name), look in looks.items():
-
-        async def looked(tx: Any, *arguments: Any, _look: Any = look, **more: Any) -> Any:
-            found = await _look(tx, *arguments, **more)
-            await do(tx)
-            return found
-
-        monkeypatch.setattr(module, name, looked)
-
-
-async def has_said(db: Database, caller: Caller, draft: Draft, count: int) -> bool:
-    async with db.read(caller) as tx:
-        return await events.count(tx, draft.id) >= count
-
-
 @pytest.mark.parametrize("steps", [(), (Started(),), (Started(), *hello()[:3])], ids=["0", "1", "4"])
 async def test_a_stream_may_be_followed_from_before_its_first_event(
     db: Database, caller: Caller, database_url: str, steps: Sequence[Any]
@@ -515,8 +242,3 @@ async def test_a_stream_may_be_followed_from_before_its_first_event(
     assert grammar.check(said(whole)) == await body(db, caller, draft.id)
     assert DONE in rest
     await until(lambda: is_over(db, caller, draft))
-
-
-async def is_over(db: Database, caller: Caller, draft: Draft) -> bool:
-    async with db.read(caller) as tx:
-        return await responses.status(tx, draft.id) is Status.COMPLETED

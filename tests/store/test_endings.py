@@ -19,8 +19,8 @@ from app.store.endings import Endings
 from tests.background import TTL_SECONDS, execute, tries
 from tests.builders import a_caller
 from tests.store.proxy import Proxy
+from tests.store.queueing import claimed
 from tests.store.test_coalesced import held, until_one_waits
-from tests.store.test_lifecycle import claimed
 
 pytestmark = pytest.mark.usefixtures("nothing_queued")
 

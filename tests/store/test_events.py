@@ -14,7 +14,7 @@ from app.store import events, leases, lifecycle
 from app.store.db import Database
 from app.store.events import Batch
 from tests.background import TTL_SECONDS, execute, listening
-from tests.store.test_lifecycle import claimed, end, finish, requeue
+from tests.store.queueing import claimed, end, finish, requeue
 from tests.store.test_plans import PLANT, kinds, plan
 from tests.waiting import patience
 

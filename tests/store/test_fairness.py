@@ -16,7 +16,7 @@ from app.store.statements import Statement
 from tests.background import a_background, empty_queue, enqueued, execute
 from tests.builders import a_caller
 from tests.scripted import ScriptedProvider, answer
-from tests.store.test_lifecycle import enqueue, finish
+from tests.store.queueing import enqueue, finish
 from tests.store.test_plans import kinds, scans
 from tests.waiting import patience, until
 
