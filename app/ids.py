@@ -60,17 +60,18 @@ _last: list[int] = [0]
 _turnstile = threading.Lock()
 
 
-def new_uuid() -> uuid.UUID:
+def new_uuid(*, is_passing: bool = False) -> uuid.UUID:
     """A UUIDv7 that is greater than every one this process has minted before, in any thread.
 
     The 12 bits after the milliseconds count up within one millisecond (RFC 9562 §6.2, method 1),
-    borrowing from the next millisecond when they run out.
+    borrowing from the next millisecond when they run out. The last bit is set if what it names is
+    passing: no row has this key for good.
     """
     with _turnstile:
         tick = max((time.time_ns() // 1_000_000) << 12 | (os.urandom(1)[0] << 3), _last[0] + 1)
         _last[0] = tick
     millis, count = tick >> 12, tick & 0xFFF
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFE | is_passing
     return uuid.UUID(int=millis << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | tail)
 
 
@@ -144,6 +145,12 @@ def parse_item_id(text: str) -> tuple[uuid.UUID, int] | None:
     tail = text.rpartition("_")[2]
     value, place = _uuid(tail[:32]), _integer(tail[32:])
     return (value, place) if value and place is not None and f"{place:04x}" == tail[32:] else None
+
+
+def names_row(item_id: str) -> bool:
+    """Whether this is an item id of ours whose response was to be stored, so that the id finds the item."""
+    named = parse_item_id(item_id)
+    return named is not None and not named[0].int & 1
 
 
 def request_id() -> str:

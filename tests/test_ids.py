@@ -38,6 +38,13 @@ def test_it_is_a_version_7_uuid_of_the_rfc() -> None:
         assert value.variant == uuid.RFC_4122
 
 
+def test_the_last_bit_tells_what_is_passing() -> None:
+    kept, passing = mint(100), [ids.new_uuid(is_passing=True) for _ in range(100)]
+    assert all(ids.names_row(ids.item_id("message", value, 0)) for value in kept)
+    assert not any(ids.names_row(ids.item_id("message", value, 0)) for value in passing)
+    assert not ids.names_row("msg_of_a_client")
+
+
 def test_the_time_of_minting_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     later = 4_000_000_000_123_456_789
     monkeypatch.setattr(ids.time, "time_ns", lambda: later)

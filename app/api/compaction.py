@@ -93,7 +93,7 @@ def _params(request: Request, body: bytes, it: Resources) -> dict[str, Any]:
 
 def _draft(params: Mapping[str, Any]) -> Draft:
     """A create that only compacts, and is not stored."""
-    new_id, given = ids.new_uuid(), params.get("input") or []
+    new_id, given = ids.new_uuid(is_passing=True), params.get("input") or []
     items: list[dict[str, Any]] = [{"role": "user", "content": given}] if isinstance(given, str) else given
     is_ordered = bool(items) and items[-1].get("type") == TRIGGER
     return Draft(

@@ -147,7 +147,7 @@ def arrived(request: Request, body: bytes) -> Arrival:
 
 def to_draft(params: Mapping[str, Any]) -> Draft:
     """The last place where a request's fields are looked at one by one."""
-    new_id, model = ids.new_uuid(), params["model"]
+    new_id, model = ids.new_uuid(is_passing=params.get("store") is False), params["model"]
     return Draft(
         id=new_id,
         model=model,

@@ -1,8 +1,10 @@
 """Errors of query parameters, in the words that errors of bodies have (surface notes §2.3)."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from app.api.schemas.refusals import listing
 from app.errors import InvalidRequest
 
 
@@ -30,7 +32,7 @@ def _too_big(name: str, value: Any, ctx: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _choice(_: str, value: Any, ctx: Mapping[str, Any]) -> tuple[str, str]:
-    supported = str(ctx["expected"]).replace(" or ", " and ")
+    supported = listing(re.findall("'([^']*)'", ctx["expected"]))
     return "invalid_value", f"Invalid value: '{value}'. Supported values are: {supported}."
 
 

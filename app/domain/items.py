@@ -122,17 +122,17 @@ def prepend(extra: Sequence[dict[str, Any]], value: InputItems, response: UUID) 
 def aliases(
     items: Sequence[Mapping[str, Any]], turn: UUID, *, is_listed: bool
 ) -> tuple[tuple[int, str], ...]:
-    """The places and ids of those items whose ids somebody brought.
+    """The places and ids of those items whose ids somebody brought, from elsewhere or from an unstored turn.
 
     Args:
         is_listed: whether the items are found by ids within a list of their own, as in a conversation;
-            if not, an id of ours names the turn where the item was first, and that is enough.
+            if not, an id of ours names the stored turn where the item was first, and that is enough.
     """
     return tuple(
         (place, item["id"])
         for place, item in enumerate(items)
         if item["id"] != ids.item_id(item["type"], turn, place)
-        and (is_listed or not ids.parse_item_id(item["id"]))
+        and (is_listed or not ids.names_row(item["id"]))
     )
 
 

@@ -4,8 +4,8 @@ It tells in one line what it was given, so that chaining is visible, and otherwi
 may do: call tools, fit a schema, think, refuse, stall, fail and die. Rehearsal lines in the last user
 message ask for that (`offline_script`). The same context always gives the same deltas.
 
-A token is a word. Input tokens are a quarter of the bytes of the instructions and all items, rounded up,
-so they grow along a chain.
+A token is a word. Input tokens are what `app.domain.tokens` estimates of the items and of what stands
+beside them, as `/input_tokens` counts them, so they grow along a chain.
 """
 
 import asyncio

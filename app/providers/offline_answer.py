@@ -8,6 +8,7 @@ from hashlib import blake2b
 from itertools import cycle, islice
 from typing import Any
 
+from app.domain import tokens
 from app.domain.context import Context
 from app.errors import InvalidRequest
 from app.providers import offline_memory, offline_script, offline_tools
@@ -178,9 +179,9 @@ def _top_logprobs(params: Mapping[str, Any]) -> int | None:
 
 
 def _usage(view: View, params: Mapping[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
-    instructions = params.get("instructions") or ""
-    size = len(view.joined) + (len(instructions.encode()) if instructions else 0)
-    given, said = -(-size // 4), word_count(pieces)
+    # What a prompt says stands among the items already.
+    beside = tokens.estimate_request({**params, "prompt": None})
+    given, said = tokens.estimate(view.joined) + beside, word_count(pieces)
     return {
         "input_tokens": given,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

@@ -170,7 +170,7 @@ removed_items = sa.Table(
     sa.Index("ix_removed_items__conversation", "tenant_id", "conversation_id"),
 )
 
-# Ids that clients brought. Our own name their turn and place themselves.
+# Ids that clients brought. Our own name their turn and place themselves, where that turn is stored.
 item_aliases = sa.Table(
     "item_aliases",
     metadata,

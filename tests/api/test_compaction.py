@@ -166,6 +166,13 @@ class TestOrdered:
         told = refusal(api.post(CREATE, json={**body, "input": given[:1]}))
         assert told.message == "No tool output found for function call call_8."
 
+    def test_what_the_route_made_can_be_referred_to_once_it_was_stored(self, api: httpx2.Client) -> None:
+        """The route stores nothing, so its ids name no row; the create that is sent them has them."""
+        *_, item = compacted(api, [said(FACT), said("And more.")])["output"]
+        create(api, [item, said("Hello")])
+        again = create(api, [{"type": "item_reference", "id": item["id"]}, said("::recall harbour")])
+        assert text(again) == FACT
+
 
 class TestAutomatic:
     def test_the_item_comes_first_and_the_answer_behind_it(self, api: httpx2.Client) -> None:

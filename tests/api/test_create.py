@@ -287,6 +287,18 @@ class TestChaining:
         create(api, [item])
         assert "again" in text(create(api, [{"id": item["id"]}]))
 
+    def test_an_item_of_an_unstored_response_is_found_once_it_was_sent_to_a_stored_one(
+        self, api: httpx2.Client
+    ) -> None:
+        """It keeps the id that it got there, and that is where it is listed."""
+        said = create(api, "forget me", store=False)["output"][0]
+        child = create(api, [said, {"role": "user", "content": "x"}])
+        page = api.get(f"{CREATE}/{child['id']}/input_items", params={"order": "asc"}).json()
+        assert page["data"][0]["id"] == said["id"]
+        again = create(api, [{"type": "item_reference", "id": said["id"]}, {"role": "user", "content": "y"}])
+        page = api.get(f"{CREATE}/{again['id']}/input_items", params={"order": "asc"}).json()
+        assert page["data"][0] == said
+
     def test_a_reference_to_an_unstored_item_is_not_found(self, api: httpx2.Client) -> None:
         said = create(api, "forget me", store=False)["output"][0]
         answer = api.post(CREATE, json={"model": "offline", "input": [{"id": said["id"]}]})

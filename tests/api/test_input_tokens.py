@@ -55,14 +55,29 @@ class TestCounted:
         added = -(-len(orjson.dumps(read)) // 4)
         assert count(api, input="hi", **more) == count(api, input="hi") + added
 
-    @pytest.mark.parametrize("more", [{}, {"instructions": "Be brief. " * 20}])
-    def test_it_is_near_what_is_used(self, api: httpx2.Client, more: dict[str, str]) -> None:
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"instructions": "Be brief. " * 20},
+            {"tools": [{**TOOL, "description": "Look things up. " * 20}]},
+            {"text": {"format": {**SCHEMA, "description": "What was found. " * 20}}},
+        ],
+    )
+    def test_it_is_near_what_is_used(self, api: httpx2.Client, more: dict[str, Any]) -> None:
         """Next to what the model says that it read, the estimate is off by a rounding of each part."""
         parent, name = chain(api, 4)[-1], begin(api, "a", "b")
         for state in ({}, {"previous_response_id": parent["id"]}, {"conversation": name}):
             counted = count(api, model="offline", input="hi", **state, **more)
             used = create(api, "hi", **state, **more)["usage"]["input_tokens"]
             assert abs(counted - used) <= 6
+
+    def test_an_image_is_used_as_it_is_counted(self, api: httpx2.Client) -> None:
+        """By what it is, not by its bytes."""
+        image = {"type": "input_image", "image_url": f"data:image/png;base64,{'A' * 40_000}"}
+        given = [{"role": "user", "content": [image]}]
+        used = create(api, given)["usage"]["input_tokens"]
+        assert abs(count(api, input=given) - used) <= 6
 
     def test_interrupted_results_count(self, api: httpx2.Client) -> None:
         """Where open calls are to be filled in, what fills them in is counted."""

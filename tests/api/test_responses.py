@@ -308,5 +308,19 @@ class TestQueries:
         (param,) = query
         assert refusal(api.get(path, params=query)) == invalid(message, code=code, param=param)
 
+    @pytest.mark.parametrize(
+        ("place", "param", "supported"),
+        [
+            ("", "status", "'queued', 'in_progress', 'completed', 'incomplete', 'failed', and 'cancelled'"),
+            ("/stats", "group_by", "'model', 'status', 'day', and 'user'"),
+        ],
+    )
+    def test_values_are_listed_as_in_errors_of_bodies(
+        self, api: httpx2.Client, place: str, param: str, supported: str
+    ) -> None:
+        message = f"Invalid value: 'bogus'. Supported values are: {supported}."
+        told = refusal(api.get(CREATE + place, params={param: "bogus"}))
+        assert told == invalid(message, code="invalid_value", param=param)
+
     def test_the_bounds_themselves_are_fine(self, api: httpx2.Client, path: str) -> None:
         assert {api.get(path, params={"limit": limit}).status_code for limit in (1, 100)} == {200}

@@ -154,7 +154,7 @@ class TestMemory:
         assert "7 items" in text(third)
         listed = api.get(f"{CREATE}/{second['id']}/input_items", params={"order": "asc"}).json()["data"]
         assert [item["role"] for item in listed] == ["user", "assistant"] * 2 + ["user"]
-        for item in second["output"]:
+        for item in (*listed, *second["output"]):
             again = create(api, [{"type": "item_reference", "id": item["id"]}, said("x")])
             assert again["status"] == "completed"
 

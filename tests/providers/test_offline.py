@@ -97,13 +97,14 @@ class TestUsage:
     async def test_counts_a_quarter_of_the_bytes_given_and_every_word_said(self) -> None:
         asked = context(user("Hello"), instructions="Be brief")
         said = await outcome(user("Hello"), instructions="Be brief")
+        given = -(-len(asked.joined()) // 4) + -(-len('"Be brief"') // 4)
 
         assert said.finished.usage == {
-            "input_tokens": -(-(len(asked.joined()) + len("Be brief")) // 4),
+            "input_tokens": given,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": len(said.words),
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": -(-(len(asked.joined()) + len("Be brief")) // 4) + len(said.words),
+            "total_tokens": given + len(said.words),
         }
 
     async def test_input_grows_along_a_chain(self) -> None:
