@@ -70,6 +70,11 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self._stop_waiting()
         super().connection_lost(exc)
 
+    async def send(self, message: Any) -> None:
+        """Take a refusal for the end of a handshake: uvicorn logs it as an error of the application."""
+        await super().send(message)
+        self.handshake_complete |= self.close_sent
+
     def shutdown(self) -> None:
         """Leave it to the application to end what runs here; it closes the connection then."""
         if not self.handshake_complete or self.close_sent:

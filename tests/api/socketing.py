@@ -7,9 +7,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.api.asking import CREATE
+from tests.api.conftest import client_of
 from tests.live import LiveServer
 
 Json = dict[str, Any]
@@ -141,3 +144,21 @@ async def deaf(server: LiveServer) -> AsyncGenerator[Deaf]:
         yield Deaf(writer)
     finally:
         writer.transport.abort()
+
+
+def knock(server: LiveServer, **headers: str) -> httpx2.Response:
+    """Ask for a WebSocket as a plain HTTP client, to see what a refusal looks like."""
+    with client_of(server) as client:
+        return client.get(CREATE, headers={**HANDSHAKE, **headers})
+
+
+def refusal(answer: httpx2.Response) -> tuple[int, Json]:
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"].startswith("req_")
+    return answer.status_code, answer.json()["error"]
+
+
+def upgrade() -> bytes:
+    """The request, byte for byte."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
+    return f"GET {CREATE} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode()

@@ -7,7 +7,6 @@ import signal
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
 from websockets.asyncio.client import connect
@@ -19,93 +18,21 @@ from app.api.socket_session import LAST_WORDS_SECONDS
 from app.domain.tenancy import Scope
 from tests.api.asking import CREATE
 from tests.api.conftest import client_of
-from tests.api.socketing import HANDSHAKE, Json, check_error, not_found, url_of, wired
+from tests.api.socketing import (
+    check_error,
+    knock,
+    not_found,
+    refusal,
+    upgrade,
+    url_of,
+    wired,
+)
 from tests.api.test_socket_lanes import ENDLESS, stored
 from tests.background import execute
 from tests.keys import IMPATIENT, new_key, revoke
 from tests.live import LiveServer
 from tests.store.test_coalesced import held, until_one_waits
 from tests.waiting import patience
-
-
-def knock(server: LiveServer, **headers: str) -> httpx2.Response:
-    """Ask for a WebSocket as a plain HTTP client, to see what a refusal looks like."""
-    with client_of(server) as client:
-        return client.get(CREATE, headers={**HANDSHAKE, **headers})
-
-
-def refusal(answer: httpx2.Response) -> tuple[int, Json]:
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"].startswith("req_")
-    return answer.status_code, answer.json()["error"]
-
-
-class TestBefore:
-    """Everything that is refused is refused over HTTP, in the envelope, before there is a WebSocket."""
-
-    def test_an_acceptance_names_the_request(self, server: LiveServer) -> None:
-        answer = knock(server)
-        assert answer.status_code == 101
-        assert answer.headers["x-request-id"].startswith("req_")
-
-    def test_no_extension_is_agreed_on(self, server: LiveServer) -> None:
-        """A compressed message has no size until it has been unpacked."""
-        answer = knock(server, **{"sec-websocket-extensions": "permessage-deflate"})
-        assert answer.status_code == 101
-        assert "sec-websocket-extensions" not in answer.headers
-
-    @pytest.mark.parametrize(
-        ("header", "value", "status"),
-        [
-            ("sec-websocket-version", "12", 400),
-            ("sec-websocket-key", "short", 400),
-            ("holdfast-on-open-tool-calls", "maybe", 400),
-            ("holdfast-conversation-wait", "-1", 400),
-            ("idempotency-key", "k", 400),
-            ("origin", "https://elsewhere.example", 403),
-            ("origin", "null", 403),
-            ("x-long", "x" * 10_000, 400),
-        ],
-    )
-    def test_what_is_wrong_with_it_is_said(
-        self, server: LiveServer, header: str, value: str, status: int
-    ) -> None:
-        told, error = refusal(knock(server, **{header: value}))
-        assert (told, error["type"]) == (status, "invalid_request_error")
-        assert isinstance(error["code"], str)
-
-    def test_an_upgrade_has_no_body(self, server: LiveServer) -> None:
-        with client_of(server) as client:
-            status, error = refusal(client.request("GET", CREATE, headers=HANDSHAKE, content=b"{}"))
-        assert (status, error["code"]) == (400, "invalid_handshake")
-
-    async def test_an_upgrade_is_not_pipelined(self, server: LiveServer) -> None:
-        """Two would write to one connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" + upgrade())
-        said = await reader.read()
-        assert b" 101 " not in said
-        assert b"invalid_http" in said
-        writer.close()
-
-    async def test_a_connection_that_was_used_before_may_be_upgraded(self, server: LiveServer) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        head = await reader.readuntil(b"\r\n\r\n")
-        [length] = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
-        await reader.readexactly(length)
-        writer.write(upgrade())
-        assert b" 101 " in await reader.readline()
-        writer.close()
-
-    def test_a_page_of_the_server_itself_may(self, server: LiveServer) -> None:
-        assert knock(server, origin=f"http://127.0.0.1:{server.port}").status_code == 101
-
-    def test_elsewhere_the_header_asks_for_nothing(self, server: LiveServer) -> None:
-        with client_of(server) as client:
-            assert client.get("/v1/models", headers=HANDSHAKE).status_code == 200
-            assert client.get("/healthz", headers=HANDSHAKE).status_code == 200
-            assert client.get(CREATE, headers={**HANDSHAKE, "upgrade": "h2c"}).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +119,14 @@ class TestKeys:
         assert [(each["metadata"], each["status"]) for each in found] == [({"turn": "begun"}, "completed")]
         ends = "select count(*) from responses r join tenants t on t.id = r.tenant_id where t.name = $1"
         assert (await execute(quiet_database_url, ends, "impatient"))[0]["count"] == 1
+
+    def test_who_has_none_is_refused_and_that_is_no_error_of_ours(self, guarded: LiveServer) -> None:
+        """Else whoever knocks could fill the log with them."""
+        status, error = refusal(knock(guarded))
+        assert (status, error["code"]) == (401, "invalid_api_key")
+        with client_of(guarded) as client:
+            assert client.get("/healthz").status_code == 200
+        assert '"level":"error"' not in guarded.log.replace(" ", "")
 
     async def test_models_and_tenants_are_the_keys(
         self, guarded: LiveServer, quiet_database_url: str
@@ -407,12 +342,6 @@ class TestShutdown:
         stoppable.restart(kill=True)
         with client_of(stoppable) as client:
             assert client.get(f"{CREATE}/{name}").status_code == 404
-
-
-def upgrade() -> bytes:
-    """The request, byte for byte."""
-    head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
-    return f"GET {CREATE} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode()
 
 
 def bearer(text: str) -> dict[str, str]:
