@@ -143,11 +143,17 @@ class Reader:
         assert item["id"] not in {other.added["id"] for other in self.items}
         if item["type"] not in STATELESS:
             assert item["status"] == "in_progress"
+        if item["type"] in {"function_call", "custom_tool_call"}:
+            self._callable(item["call_id"])
         for key in ("content", "summary"):
             assert not item.get(key), "parts come later"
         if item["type"] in INPUTS:
             assert item[INPUTS[item["type"]][1]] == ""
         self.items.append(Item(item))
+
+    def _callable(self, call_id: str) -> None:
+        assert 0 < len(call_id) <= 64, "no client could send it back"
+        assert call_id not in {other.added.get("call_id") for other in self.items}, "a second call of one id"
 
     def _done(self, item: Item, final: Json) -> None:
         assert item.open_part is None, "a part is still open"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import orjson
 
 from app import ids
+from app.domain.call_ids import CallIds
 from app.domain.events import Event, terminal_event
 from app.domain.gates import Gated, gated_fields
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, SHOWN_BY_QUEUEING
@@ -73,6 +74,7 @@ class Composer:
         self._next = begins_at
         self.shape: list[tuple[Any, ...]] | None = [] if keeps_shape else None
         self._gate = ToolGate(draft.params)
+        self._call_ids = CallIds()
         self._items: list[OpenItem] = []
         self._slots: dict[int, OpenItem | None] = {}
         self._finished: Finished | None = None
@@ -205,7 +207,8 @@ class Composer:
             return None
         index = len(self._items)
         place = len(self._draft.input.items) + index
-        item = OpenItem(fixed, index, ids.item_id(fixed["type"], self._draft.id, place))
+        item_id = ids.item_id(fixed["type"], self._draft.id, place)
+        item = OpenItem(self._call_ids.settled(fixed["type"], fixed, item_id), index, item_id)
         self._items.append(item)
         if self._is_heard:
             skeleton = item.skeleton()
@@ -337,6 +340,7 @@ class Composer:
         self._close_input(item, given)
         for delta in item.held:
             self._say_progress(item, delta)
+        given = self._call_ids.settled(item.kind, given, item.id) if given else None
         item.finish(given, is_cut=is_cut)
         self._note("done", item.output_index)
         if self._is_heard:
