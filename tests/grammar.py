@@ -125,7 +125,8 @@ class Reader:
         if kind == "response.output_item.done":
             self._done(item, event["item"])
             return
-        assert event["item_id"] == item.added["id"]
+        if not kind.startswith("response.shell_call_command."):
+            assert event["item_id"] == item.added["id"]
         stem, _, step = kind.rpartition(".")
         if stem in PART_KINDS:
             self._part(item, stem, step, event)

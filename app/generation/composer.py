@@ -39,6 +39,8 @@ from app.providers.base import (
 
 _AFTER_INPUT = (".interpreting", ".completed", ".failed")
 """The steps of a hosted call that follow its whole input."""
+_OF_NO_ITEM = "response.shell_call_command."
+"""Steps that have no `item_id` (surface notes §8.2)."""
 
 
 class Composer:
@@ -325,8 +327,10 @@ class Composer:
     def _say_progress(self, item: OpenItem, delta: Progress) -> None:
         self._note("progress", item.output_index, delta.event, delta.fields)
         if self._is_heard:
-            fields = orjson.dumps(delta.fields)[1:-1]
-            self._say(delta.event, item.head + (b"," + fields if fields else b""))
+            fields, text = orjson.dumps(delta.fields)[1:-1], delta.fields.get("delta")
+            head = item.index_head if delta.event.startswith(_OF_NO_ITEM) else item.head
+            padding = self._padding(text) if isinstance(text, str) else b""
+            self._say(delta.event, head + (b"," + fields if fields else b"") + padding)
 
     def _item_finished(self, delta: ItemFinished) -> None:
         if delta.slot not in self._slots and delta.item:

@@ -113,6 +113,25 @@ class TestCalls:
             **partial,
         }
 
+    def test_steps_of_a_shells_commands_have_no_item_id_and_their_deltas_are_padded(self) -> None:
+        command = "response.shell_call_command"
+        it = composed(
+            ItemStarted(0, {"type": "shell_call", "call_id": "call_1", "action": {"commands": []}}),
+            Progress(0, f"{command}.added", {"command_index": 0, "command": ""}),
+            Progress(0, f"{command}.delta", {"command_index": 0, "delta": "ls"}),
+            Progress(0, f"{command}.done", {"command_index": 0, "command": "ls"}),
+            Progress(0, "response.shell_call_output_content.delta", {"delta": {"stdout": "x"}}),
+            ItemFinished(0),
+            pads=True,
+        )
+        steps = [event for event in it.events if event["type"].startswith(command)]
+        assert [event.keys() - {"type", "sequence_number"} for event in steps] == [
+            {"output_index", "command_index", "command"},
+            {"output_index", "command_index", "delta", "obfuscation"},
+            {"output_index", "command_index", "command"},
+        ]
+        assert it.said("shell_call_output_content.delta")[0].keys() >= {"item_id", "delta"}
+
     def test_code_is_whole_before_it_runs(self) -> None:
         it = composed(
             ItemStarted(0, CODE),
