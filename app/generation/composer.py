@@ -15,7 +15,7 @@ import orjson
 
 from app import ids
 from app.domain.call_ids import CallIds
-from app.domain.events import Event, terminal_event
+from app.domain.events import Event, error_event, terminal_event
 from app.domain.gates import Gated, gated_fields
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, SHOWN_BY_QUEUEING
 from app.domain.response import Draft, Status, snapshot
@@ -132,13 +132,10 @@ class Composer:
         return terminal_event(self.status, self._next, self.json)
 
     def broken(self, error: ServiceError) -> Event:
-        """The event for a stream that must stop without an outcome.
-
-        It carries the documented flat keys and the nested ones that SDKs look for (surface notes §8.5).
-        """
-        nested = error.envelope()["error"]
-        flat = {key: nested[key] for key in ("code", "message", "param")}
-        return self._event("error", b"," + orjson.dumps({**flat, "error": nested})[1:-1])
+        """The last event of a stream that must stop without an outcome."""
+        event = error_event(error, self._next)
+        self._next += 1
+        return event
 
     def partial(self) -> dict[str, Any]:
         """What there was when the run was stopped: for the record of the attempt, not for the response."""
