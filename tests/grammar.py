@@ -125,7 +125,8 @@ class Reader:
         if kind == "response.output_item.done":
             self._done(item, event["item"])
             return
-        assert event["item_id"] == item.added["id"]
+        if not kind.startswith("response.shell_call_command."):
+            assert event["item_id"] == item.added["id"]
         stem, _, step = kind.rpartition(".")
         if stem in PART_KINDS:
             self._part(item, stem, step, event)
@@ -143,11 +144,17 @@ class Reader:
         assert item["id"] not in {other.added["id"] for other in self.items}
         if item["type"] not in STATELESS:
             assert item["status"] == "in_progress"
+        if item["type"] in {"function_call", "custom_tool_call"}:
+            self._callable(item["call_id"])
         for key in ("content", "summary"):
             assert not item.get(key), "parts come later"
         if item["type"] in INPUTS:
             assert item[INPUTS[item["type"]][1]] == ""
         self.items.append(Item(item))
+
+    def _callable(self, call_id: str) -> None:
+        assert 0 < len(call_id) <= 64, "no client could send it back"
+        assert call_id not in {other.added.get("call_id") for other in self.items}, "a second call of one id"
 
     def _done(self, item: Item, final: Json) -> None:
         assert item.open_part is None, "a part is still open"

@@ -7,7 +7,10 @@ are the same bytes (law L1).
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import orjson
+
 from app.domain.response import Status
+from app.errors import ServiceError
 
 
 class Event(NamedTuple):
@@ -38,3 +41,14 @@ def terminal_event(status: Status, sequence_number: int, response: bytes) -> Eve
     kind = _TERMINAL[status]
     data = b'{"type":"%s","sequence_number":%d,"response":%s}' % (kind.encode(), sequence_number, response)
     return Event(kind, sequence_number, data)
+
+
+def error_event(error: ServiceError, sequence_number: int) -> Event:
+    """The event for a stream that must stop without an outcome.
+
+    It carries the documented flat keys and the nested ones that SDKs look for (surface notes §8.5).
+    """
+    nested = error.envelope()["error"]
+    flat = {key: nested[key] for key in ("code", "message", "param")}
+    said = {"type": "error", "sequence_number": sequence_number, **flat, "error": nested}
+    return Event("error", sequence_number, orjson.dumps(said))

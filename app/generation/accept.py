@@ -225,8 +225,8 @@ def client_ids(items: Sequence[Mapping[str, Any]], turn: UUID) -> list[str]:
     ]
 
 
-def refuse_duplicates(brought: Sequence[str], known: Collection[str]) -> None:
-    """No id may stand twice in one context (behaviour 26).
+def refuse_duplicates(brought: Sequence[str], known: Collection[str], *, param: str = "input") -> None:
+    """No id may stand twice in one context (behaviour 26). `param` is the field that brings the items.
 
     Raises:
         InvalidRequest: one does.
@@ -237,7 +237,7 @@ def refuse_duplicates(brought: Sequence[str], known: Collection[str]) -> None:
             raise InvalidRequest(
                 f"Duplicate item found with id {item_id}. "
                 "Remove duplicate items from your input and try again.",
-                param="input",
+                param=param,
             )
         seen.add(item_id)
 

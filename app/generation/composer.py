@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import orjson
 
 from app import ids
-from app.domain.events import Event, terminal_event
+from app.domain.call_ids import CallIds
+from app.domain.events import Event, error_event, terminal_event
 from app.domain.gates import Gated, gated_fields
 from app.domain.jobs import SHOWN_BEFORE_OUTPUT, SHOWN_BY_QUEUEING
 from app.domain.response import Draft, Status, snapshot
@@ -38,6 +39,8 @@ from app.providers.base import (
 
 _AFTER_INPUT = (".interpreting", ".completed", ".failed")
 """The steps of a hosted call that follow its whole input."""
+_OF_NO_ITEM = "response.shell_call_command."
+"""Steps that have no `item_id` (surface notes §8.2)."""
 
 
 class Composer:
@@ -73,6 +76,7 @@ class Composer:
         self._next = begins_at
         self.shape: list[tuple[Any, ...]] | None = [] if keeps_shape else None
         self._gate = ToolGate(draft.params)
+        self._call_ids = CallIds()
         self._items: list[OpenItem] = []
         self._slots: dict[int, OpenItem | None] = {}
         self._finished: Finished | None = None
@@ -128,13 +132,10 @@ class Composer:
         return terminal_event(self.status, self._next, self.json)
 
     def broken(self, error: ServiceError) -> Event:
-        """The event for a stream that must stop without an outcome.
-
-        It carries the documented flat keys and the nested ones that SDKs look for (surface notes §8.5).
-        """
-        nested = error.envelope()["error"]
-        flat = {key: nested[key] for key in ("code", "message", "param")}
-        return self._event("error", b"," + orjson.dumps({**flat, "error": nested})[1:-1])
+        """The last event of a stream that must stop without an outcome."""
+        event = error_event(error, self._next)
+        self._next += 1
+        return event
 
     def partial(self) -> dict[str, Any]:
         """What there was when the run was stopped: for the record of the attempt, not for the response."""
@@ -205,7 +206,8 @@ class Composer:
             return None
         index = len(self._items)
         place = len(self._draft.input.items) + index
-        item = OpenItem(fixed, index, ids.item_id(fixed["type"], self._draft.id, place))
+        item_id = ids.item_id(fixed["type"], self._draft.id, place)
+        item = OpenItem(self._call_ids.settled(fixed["type"], fixed, item_id), index, item_id)
         self._items.append(item)
         if self._is_heard:
             skeleton = item.skeleton()
@@ -322,8 +324,10 @@ class Composer:
     def _say_progress(self, item: OpenItem, delta: Progress) -> None:
         self._note("progress", item.output_index, delta.event, delta.fields)
         if self._is_heard:
-            fields = orjson.dumps(delta.fields)[1:-1]
-            self._say(delta.event, item.head + (b"," + fields if fields else b""))
+            fields, text = orjson.dumps(delta.fields)[1:-1], delta.fields.get("delta")
+            head = item.index_head if delta.event.startswith(_OF_NO_ITEM) else item.head
+            padding = self._padding(text) if isinstance(text, str) else b""
+            self._say(delta.event, head + (b"," + fields if fields else b"") + padding)
 
     def _item_finished(self, delta: ItemFinished) -> None:
         if delta.slot not in self._slots and delta.item:
@@ -337,6 +341,7 @@ class Composer:
         self._close_input(item, given)
         for delta in item.held:
             self._say_progress(item, delta)
+        given = self._call_ids.settled(item.kind, given, item.id) if given else None
         item.finish(given, is_cut=is_cut)
         self._note("done", item.output_index)
         if self._is_heard:

@@ -37,7 +37,7 @@ async def create(tx: Tx, metadata: Mapping[str, str], turn_id: UUID, items: Inpu
     Args:
         turn_id: the turn that the items were normalised for.
     """
-    refuse_duplicates(client_ids(items.items, turn_id), ())
+    refuse_duplicates(client_ids(items.items, turn_id), (), param="items")
     conversation = Conversation(ids.new_uuid(), metadata)
     first = Place(conversation.id, 0)
     await conversations.insert(tx, conversation, first.next() if items.items else first)
@@ -58,7 +58,7 @@ async def add_items(tx: Tx, conversation_id: UUID, turn_id: UUID, items: InputIt
     brought = client_ids(items.items, turn_id)
     here = (await _locked(tx, conversation_id)).last
     known = await conversation_items.find(tx, here, brought) if brought else ()
-    refuse_duplicates(brought, known)
+    refuse_duplicates(brought, known, param="items")
     before = await conversation_items.last(tx, here)
     turn = _turn(turn_id, here.next(), items, before)
     if turn.continuation and turn.continuation.orphans:

@@ -84,6 +84,8 @@ async def run(it: Run) -> Composer:
         # Nothing is stored, so no outcome may be told: only that the stream breaks off here (law L8).
         # Who follows a background response is told when it is decided.
         if not it.keeper.is_promised and _has_begun(it):
+            # Who hears of it may try again at once, in the same conversation or with the same key.
+            await uninterrupted(it.keeper.give_back())
             _tell(it, [it.composer.broken(error if isinstance(error, ServiceError) else ServiceError())])
         raise
     finally:

@@ -5,10 +5,11 @@ import re
 from collections.abc import AsyncGenerator
 from uuid import UUID
 
-from app.domain.events import terminal_event
+from app import ids
+from app.domain.events import error_event, terminal_event
 from app.domain.response import TERMINAL, Status
 from app.domain.tenancy import Caller
-from app.errors import Unavailable
+from app.errors import NotFound, Unavailable
 from app.generation.rebuild import rebuild
 from app.store import events, responses
 from app.store.db import Database
@@ -75,11 +76,15 @@ async def _look(
 async def _end(db: Database, caller: Caller, response_id: UUID, after: int) -> bytes:
     """What follows the journal: events that have left it, said again, and the terminal one.
 
-    Of a stream whose shape was not kept, as of a cancelled response, only beginning and end are.
+    Of a stream whose shape was not kept, as of a cancelled response, only beginning and end are. Where the
+    response is gone, deleted or forgotten since, nobody can tell its outcome any more.
     """
     async with db.read(caller) as tx:
         stored = await responses.get(tx, response_id)
-        if stored is None or after >= stored.event_count:
+        if stored is None:
+            gone = NotFound(f"Response with id '{ids.response_id(response_id)}' not found.")
+            return error_event(gone, after + 1).frame
+        if after >= stored.event_count:
             return b""
         is_missing = after < stored.event_count - 1
         shape = await responses.shape(tx, response_id) if is_missing else None

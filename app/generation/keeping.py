@@ -13,7 +13,8 @@ from app.domain.turn import Continuation, Place, Turn
 from app.errors import LeaseLost
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
-from app.generation.history import lost
+from app.generation.history import lost, release
+from app.generation.idempotency import release as release_key
 from app.generation.idempotency import taken_over
 from app.generation.journal import Entry
 from app.generation.news import tell_followers
@@ -42,6 +43,10 @@ class Keeper(Protocol):
             LeaseLost: the outcome is not ours to write any more.
             Unavailable: Postgres is away.
         """
+        ...
+
+    async def give_back(self) -> None:
+        """Let go of what is held for a response that is not kept; repeating it is harmless."""
         ...
 
 
@@ -114,6 +119,12 @@ class NewRow:
             await lifecycle.append(tx, turn)
         return None
 
+    async def give_back(self) -> None:
+        if lock := self._accepted.lock:
+            await release(self._db, lock)
+        if claim := self._accepted.claim:
+            await release_key(self._db, claim)
+
     async def _keep_in_conversation(self, turn: Turn) -> None:
         async with self._db.begin(self._caller) as tx:
             await self._end_claim(tx, turn.status)
@@ -172,6 +183,9 @@ class ClaimedRow:
             await self._ring_deliveries()
         if self._entry:
             await tell_followers(self._db, [self._claim.response_id])
+
+    async def give_back(self) -> None:
+        """Nothing: what was promised is kept, here or by another attempt."""
 
     def _ending(self, composer: Composer) -> Ending:
         return Ending(

@@ -37,7 +37,9 @@ MAX_COUNT = 2**53
 Said = TypeVar("Said")
 
 _TEXTS = ("id", "call_id", "name", "status", "arguments", "input", "code")
-"""The fields of an item that are texts wherever they occur."""
+"""The fields of an item that are texts wherever they occur, but for those of `_FREE`."""
+_FREE = {("tool_search_call", "arguments")}
+"""Type and field of what a client is given as it came, whatever it is: no fold reads it."""
 _OBJECTS = {"web_search_call": "action", "computer_call_output": "output"}
 """The fields of items that are read as objects, to find what only some readers may see."""
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
@@ -153,7 +155,8 @@ def _is_item(item: Any) -> None:
     if not isinstance(kind := item["type"], str):
         raise TypeError("an item's type is not a text")
     for name in _TEXTS:
-        _is_text(item.get(name), name)
+        if (kind, name) not in _FREE:
+            _is_text(item.get(name), name)
     if (field := _OBJECTS.get(kind)) and item.get(field) is not None:
         _is_object(item[field], field)
     if kind in {"message", "reasoning"}:

@@ -89,7 +89,7 @@ class TestAdd:
         item = said("one") if is_minted else said("one", id="msg_mine")
         (made,) = add(api, name, item)
         told = refusal(api.post(path_of(name), json={"items": [said("two"), made]}))
-        assert told.status == 400
+        assert (told.status, told.param) == (400, "items")
         assert told.message.startswith(f"Duplicate item found with id {made['id']}. ")
         assert texts_of(api, name) == ["zero", "one"]
 

@@ -76,7 +76,7 @@ class TestCreate:
     def test_two_items_cannot_have_one_id(self, api: httpx2.Client) -> None:
         answer = api.post(CONVERSATIONS, json={"items": [said("x", id="msg_1"), said("y", id="msg_1")]})
         told = refusal(answer)
-        assert (told.status, told.code) == (400, None)
+        assert (told.status, told.code, told.param) == (400, None, "items")
         assert told.message.startswith("Duplicate item found with id msg_1. ")
 
 

@@ -113,6 +113,25 @@ class TestCalls:
             **partial,
         }
 
+    def test_steps_of_a_shells_commands_have_no_item_id_and_their_deltas_are_padded(self) -> None:
+        command = "response.shell_call_command"
+        it = composed(
+            ItemStarted(0, {"type": "shell_call", "call_id": "call_1", "action": {"commands": []}}),
+            Progress(0, f"{command}.added", {"command_index": 0, "command": ""}),
+            Progress(0, f"{command}.delta", {"command_index": 0, "delta": "ls"}),
+            Progress(0, f"{command}.done", {"command_index": 0, "command": "ls"}),
+            Progress(0, "response.shell_call_output_content.delta", {"delta": {"stdout": "x"}}),
+            ItemFinished(0),
+            pads=True,
+        )
+        steps = [event for event in it.events if event["type"].startswith(command)]
+        assert [event.keys() - {"type", "sequence_number"} for event in steps] == [
+            {"output_index", "command_index", "command"},
+            {"output_index", "command_index", "delta", "obfuscation"},
+            {"output_index", "command_index", "command"},
+        ]
+        assert it.said("shell_call_output_content.delta")[0].keys() >= {"item_id", "delta"}
+
     def test_code_is_whole_before_it_runs(self) -> None:
         it = composed(
             ItemStarted(0, CODE),
@@ -172,3 +191,42 @@ class TestCalls:
             ItemFinished(0),
         )
         assert it.output[0]["arguments"] == '{"a":1}'
+
+
+class TestCallIds:
+    """A client answers by `call_id` alone (behaviour 30)."""
+
+    def test_an_id_that_can_be_answered_is_kept(self) -> None:
+        it = composed(ItemStarted(0, CALL), ItemFinished(0, CALL))
+        assert it.output[0]["call_id"] == "call_1"
+
+    @pytest.mark.parametrize("given", ["x" * 65, "", None, "call_1"])
+    def test_one_that_is_too_long_or_missing_or_taken_is_replaced(self, given: str | None) -> None:
+        second = CALL | {"call_id": given, "name": "g"}
+        it = composed(
+            ItemStarted(0, CALL), ItemStarted(1, second), ItemFinished(0, CALL), ItemFinished(1, second)
+        )
+        first, other = (item["call_id"] for item in it.output)
+        assert first == "call_1"
+        assert other == "call_" + it.output[1]["id"].removeprefix("fc_")
+
+    def test_what_was_said_first_stands(self) -> None:
+        it = composed(ItemStarted(0, CALL), ItemFinished(0, CALL | {"call_id": "call_2"}))
+        assert it.output[0]["call_id"] == "call_1"
+
+    def test_an_output_belongs_to_the_latest_call_of_its_id(self) -> None:
+        call = {"type": "shell_call", "call_id": "x" * 65, "action": {"commands": ["ls"]}}
+        said = {"type": "shell_call_output", "call_id": "x" * 65, "output": []}
+        it = composed(
+            ItemFinished(0, call), ItemFinished(1, said), ItemFinished(2, call), ItemFinished(3, said)
+        )
+        first, its_output, second, second_output = (item["call_id"] for item in it.output)
+        assert first == its_output != second == second_output
+
+    def test_what_the_server_side_answers_may_have_none(self) -> None:
+        search = {"type": "tool_search_call", "call_id": None, "arguments": {}, "execution": "server"}
+        it = composed(
+            ItemStarted(0, search), ItemFinished(0, search), ItemFinished(1, {"type": "web_search_call"})
+        )
+        assert it.output[0]["call_id"] is None
+        assert "call_id" not in it.output[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.domain.response import Draft
 from app.domain.tenancy import Caller
 from app.providers.base import Started
@@ -22,7 +23,6 @@ from tests.background import (
     enqueued,
     execute,
     followed,
-    forget_events,
     frames,
     listening,
     numbers,
@@ -185,20 +185,32 @@ class TestEnds:
         assert await followed(db, caller, draft.id, after=last - 1) == frames(whole)[-1]
         assert said(whole)[-1]["response"] == await body(db, caller, draft.id)
 
-    async def test_a_response_that_is_deleted_ends_its_streams(
+    async def test_who_follows_a_response_that_is_deleted_is_told_so(
         self, db: Database, caller: Caller, database_url: str
     ) -> None:
-        draft = await made(db, caller, database_url, "Hi")
-        await forget_events(database_url, draft.id)
-        async with db.begin(caller) as tx:
-            assert await responses.delete(tx, draft.id)
-        assert await followed(db, caller, draft.id) == b""
+        """Not even that it ended is known any more, and a stream that just stops would look complete."""
+        async with being_made(db, caller, database_url) as (draft, gate, task):
+            reader = Reader(db, caller, draft, deaf(), poll_seconds=0.01)
+            await reader.until_frame(30)
+            gate.set()
+            await task
+            async with db.begin(caller) as tx:
+                assert await responses.delete(tx, draft.id)
+            read = said(await reader.to_the_end())
+        assert numbers(reader.read) == list(range(len(read)))
+        assert [event["type"] for event in read].count("error") == 1
+        self.is_gone(draft, read[-1])
 
-    async def test_another_tenants_stream_is_not_there(
+    async def test_of_another_tenants_stream_nothing_is_said(
         self, db: Database, caller: Caller, database_url: str
     ) -> None:
         draft = await made(db, caller, database_url, "Hi")
-        assert await followed(db, await a_caller(database_url), draft.id) == b""
+        (event,) = said(await followed(db, await a_caller(database_url), draft.id))
+        self.is_gone(draft, event)
+
+    def is_gone(self, draft: Draft, event: dict[str, Any]) -> None:
+        message = f"Response with id '{ids.response_id(draft.id)}' not found."
+        assert (event["type"], event["message"], event["error"]["message"]) == ("error", message, message)
 
     async def test_a_cancelled_stream_ends_for_everyone(
         self, db: Database, caller: Caller, database_url: str

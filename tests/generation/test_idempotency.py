@@ -18,6 +18,7 @@ from app.generation.accept import accept
 from app.generation.claimed_run import run_claimed
 from app.generation.composer import Composer
 from app.generation.engine import SHUTDOWN, run
+from app.generation.feed import Feed
 from app.generation.idempotency import Rules, claim, held
 from app.generation.keeping import NewRow
 from app.generation.leases import LEASE_LOST, Leases
@@ -32,7 +33,7 @@ from tests.background import a_background, body, execute
 from tests.builders import a_caller, a_draft, a_response, a_run, all_stored, stored
 from tests.conversing import a_conversation, said_in, take_away
 from tests.generation.composing import parsed
-from tests.generation.faults import AWAY, FaultyDatabase
+from tests.generation.faults import AWAY, FaultyDatabase, heard
 from tests.generation.test_rebuild import STREAMS
 from tests.scripted import ScriptedProvider, Step, answer
 
@@ -100,6 +101,7 @@ async def start(
     provider: ScriptedProvider,
     *,
     keeps_in: Database | None = None,
+    listener: Feed | None = None,
     **params: Any,
 ) -> tuple[Draft, Any]:
     """A foreground run for a claimed key, not begun yet."""
@@ -108,7 +110,7 @@ async def start(
     kept = keeps_in or db
     keeper = NewRow(kept, Entries(kept, max_queued=9), caller, accepted, "scripted")
     it = await a_run(db, caller, provider, accepted=accepted, keeper=keeper, composer=Composer(draft))
-    return draft, run(it)
+    return draft, run(replace(it, listener=listener))
 
 
 async def finish(db: Database, caller: Caller, mine: KeyClaim, *steps: Step, **params: Any) -> Draft:
@@ -231,6 +233,23 @@ class TestEnds:
         with pytest.raises(UpstreamError):
             await finish(db, caller, mine, UpstreamError("Busy."))
         assert await found(db, caller, key) is None
+
+    async def test_one_that_a_stream_tells_of_has_given_it_back(self, db: Database, caller: Caller) -> None:
+        """The client may be back before the run is wound up."""
+        key, gate = a_key(), asyncio.Event()
+        mine = await won(db, caller, key)
+        provider = ScriptedProvider([UpstreamError("Busy.")])
+        feed = Feed()
+        feed.is_streaming = True
+        _, running = await start(db, caller, mine, provider, listener=feed)
+        async with leases(db) as claims:
+            slow = FaultyDatabase(db, gate=gate)
+            task = asyncio.ensure_future(run_claimed(running, mine, claims, slow))
+            assert [event["type"] for event in await heard(feed)] == ["error"]
+            assert await found(db, caller, key) is None
+            gate.set()
+            with pytest.raises(UpstreamError):
+                await task
 
     @pytest.mark.parametrize(
         ("reason", "status"), [("", Status.CANCELLED), (SHUTDOWN, Status.FAILED)], ids=["hung up", "shutdown"]

@@ -10,10 +10,11 @@ import pytest
 from app.domain.conversation import Lock
 from app.domain.response import Status
 from app.domain.tenancy import Caller
-from app.errors import ServiceError
+from app.errors import ServiceError, UpstreamError
 from app.generation.accept import accept
 from app.generation.composer import Composer
 from app.generation.engine import SHUTDOWN, Run
+from app.generation.feed import Feed
 from app.generation.keeping import NewRow
 from app.generation.leases import Leases
 from app.generation.locked_run import run_locked
@@ -58,14 +59,16 @@ async def stalled(
     name: str,
     *,
     keeps_in: Database | None = None,
+    releases_in: Database | None = None,
     lease_seconds: float = 30,
     begins: bool = True,
+    refusal: ServiceError | None = None,
 ) -> AsyncGenerator[Running]:
     """A streamed run that stands still in the middle of a message, or before it has begun."""
     gate = asyncio.Event()
     begun = [Started(), *hello("one ", "two")[:3]] if begins else []
     rest = [*hello("one ", "two")[3:], DONE] if begins else answer()
-    provider = ScriptedProvider([*begun, gate, *rest])
+    provider = ScriptedProvider([*begun, gate, *([refusal] if refusal else rest)])
     draft = a_draft(conversation=name, stream=True)
     accepted = await accept(db, caller, draft)
     assert accepted.lock
@@ -77,7 +80,7 @@ async def stalled(
         composer=Composer(draft, is_heard=True),
     )  # fmt: skip
     async with leases(db, lease_seconds) as locks:
-        task = asyncio.ensure_future(run_locked(run, accepted.lock, keeper, locks, db))
+        task = asyncio.ensure_future(run_locked(run, accepted.lock, keeper, locks, releases_in or db))
         await provider.is_stalled.wait()
         yield Running(run, task, gate)
         if not task.done():
@@ -123,6 +126,22 @@ class TestLock:
             assert (await it.last_event())["type"] == "error"
         assert await holder(database_url, name) is None
         assert await said_in(db, caller, name) == ["zero"]
+
+    async def test_it_has_ended_when_a_stream_tells_of_a_refusal(
+        self, db: Database, caller: Caller, database_url: str
+    ) -> None:
+        """The client may be back before the run is wound up."""
+        name, gate, busy = await a_conversation(db, caller, "zero"), asyncio.Event(), UpstreamError("Busy.")
+        slow = FaultyDatabase(db, gate=gate)
+        async with stalled(db, caller, name, releases_in=slow, begins=False, refusal=busy) as it:
+            assert isinstance(it.run.listener, Feed)
+            it.run.listener.is_streaming = True
+            it.gate.set()
+            assert (await it.last_event())["type"] == "error"
+            assert await holder(database_url, name) is None
+            gate.set()
+            with pytest.raises(UpstreamError):
+                await it.task
 
     async def test_an_outcome_whose_commit_was_not_heard_of_is_appended_once(
         self, db: Database, caller: Caller, database_url: str, monkeypatch: pytest.MonkeyPatch

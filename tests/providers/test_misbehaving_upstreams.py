@@ -156,6 +156,20 @@ async def test_an_event_of_wrong_types_fails_after_what_was_heard(wrong: Any) ->
     assert texts(outcome)[0] == "Hi"
 
 
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("arguments", [{"paths": ["crm"]}, "{}", [1], None], ids=str)
+async def test_a_search_for_tools_may_have_arguments_of_any_type(
+    arguments: Any, *, is_streamed: bool
+) -> None:
+    item = {"id": "tsc_up", "type": "tool_search_call", "call_id": None, "arguments": arguments}
+    whole = finished(output=[item])
+    answer = sse(CREATED, ended("done", item=item), whole) if is_streamed else json_answer(whole["response"])
+    outcome = Outcome()
+    async with playing(RESPONSES, answer) as (provider, _):
+        await hear(provider.stream(a_context(is_streamed=is_streamed)), outcome)
+    assert outcome.in_order[0].final == item
+
+
 @pytest.mark.parametrize("subject", ADAPTERS, ids=lambda subject: subject.name)
 @pytest.mark.parametrize(
     "answer",
