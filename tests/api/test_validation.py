@@ -40,6 +40,10 @@ EXCLUSIVE = (
 )
 
 
+def allowed(*tools: Any) -> dict[str, Any]:
+    return {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": list(tools)}}
+
+
 def assert_missing(fragment: dict[str, Any], path: str) -> None:
     message = f"Missing required parameter: '{path}'."
     assert refuse(fragment) == ("missing_required_parameter", path, message)
@@ -79,6 +83,7 @@ def test_a_missing_input_is_reported_before_all_but_the_model(fragment: dict[str
         ({"tools": [TOOL, {"type": "file_search"}]}, "tools[1].vector_store_ids"),
         ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice.name"),
+        (allowed({"name": "f"}), "tool_choice.tools[0].type"),
         ({"moderation": {}}, "moderation.model"),
         ({"prompt": {}}, "prompt.id"),
         (item("function_call", call_id="c", name="f"), "input[0].arguments"),
@@ -116,6 +121,10 @@ def test_a_missing_field_is_named_by_its_path(fragment: dict[str, Any], path: st
         ({"tool_choice": 7}, "tool_choice", "one of an object or 'none', 'auto', or 'required'", "an integer"),
         ({"tools": "x"}, "tools", "an array of tools", "a string"),
         ({"tools": ["x"]}, "tools[0]", "an object", "a string"),
+        (allowed(7), "tool_choice.tools[0]", "an object", "an integer"),
+        (allowed({"type": []}), "tool_choice.tools[0].type", "a string", "an array"),
+        (allowed({"type": "function", "name": {}}), "tool_choice.tools[0].name", "a string", "an object"),
+        (allowed({"type": "mcp", "server_label": 7}), "tool_choice.tools[0].server_label", "a string", "an integer"),
         ({"tools": [TOOL | {"description": 123}]}, "tools[0].description", "a string", "an integer"),
         ({"tools": [TOOL | {"parameters": []}]}, "tools[0].parameters", "an object", "an array"),
         ({"tools": [{"type": "file_search", "vector_store_ids": [None]}]}, "tools[0].vector_store_ids[0]", "a string", "null"),

@@ -198,6 +198,11 @@ CHOICES: list[Any] = [
     "auto",
     "required",
     {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+    {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "image_generation"}, MCP, {"type": "function", "name": "f", "parameters": {}}],
+    },
     {"type": "function", "name": "f"},
     {"type": "custom", "name": "f"},
     {"type": "mcp", "server_label": "s"},

@@ -12,6 +12,8 @@ Many = Annotated[list[T], Field(fail_fast=True)]
 """A list that is checked up to its first error: a reply holds no more than one."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+OPEN = with_config(ConfigDict(extra="allow", strict=True))
+"""An object that may hold more than the reference knows."""
 BODY = with_config({**STRICT, "defer_build": True})
 """A body other than a create's. The first who sends one has its validator built, in a tenth of a second at
 most. They share nothing: together they are eight megabytes, which a process that is never asked does without.

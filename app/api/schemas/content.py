@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from app.api.schemas import refusals
-from app.api.schemas.bounds import FileUrl, ImageUrl, LongText, Many
+from app.api.schemas.bounds import OPEN, FileUrl, ImageUrl, LongText, Many
 from app.api.schemas.unions import OneOf, exactly_one
 from app.errors import InvalidRequest
 
@@ -82,11 +82,8 @@ class EncryptedContent(TypedDict):
     encrypted_content: str
 
 
-# Annotations may hold more than the reference knows: they were made by an upstream, and come back unread.
-_OPEN = with_config(ConfigDict(extra="allow", strict=True))
-
-
-@_OPEN
+# Annotations and logprobs are open: they were made by an upstream, and come back unread.
+@OPEN
 class FileCitation(TypedDict):
     type: Literal["file_citation"]
     file_id: str
@@ -94,7 +91,7 @@ class FileCitation(TypedDict):
     index: int
 
 
-@_OPEN
+@OPEN
 class UrlCitation(TypedDict):
     type: Literal["url_citation"]
     url: str
@@ -103,7 +100,7 @@ class UrlCitation(TypedDict):
     end_index: int
 
 
-@_OPEN
+@OPEN
 class ContainerFileCitation(TypedDict):
     type: Literal["container_file_citation"]
     container_id: str
@@ -113,7 +110,7 @@ class ContainerFileCitation(TypedDict):
     end_index: int
 
 
-@_OPEN
+@OPEN
 class FilePath(TypedDict):
     type: Literal["file_path"]
     file_id: str
@@ -123,14 +120,14 @@ class FilePath(TypedDict):
 Annotation = Annotated[FileCitation | UrlCitation | ContainerFileCitation | FilePath, OneOf()]
 
 
-@_OPEN
+@OPEN
 class TopLogprob(TypedDict, total=False):
     token: Required[str]
     logprob: Required[float]
     bytes: list[int] | None
 
 
-@_OPEN
+@OPEN
 class Logprob(TopLogprob, total=False):
     top_logprobs: Many[TopLogprob] | None
 

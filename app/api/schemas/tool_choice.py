@@ -1,10 +1,11 @@
 """What a request says about which of its tools are called (reference: "tool_choice")."""
 
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Literal, Required
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from app.api.schemas.bounds import OPEN, Many
 from app.api.schemas.unions import OneOf
 
 
@@ -40,10 +41,20 @@ class ChosenHosted(TypedDict):
     ]
 
 
+@OPEN
+class AllowedTool(TypedDict, total=False):
+    """The name of a tool. Clients send whole definitions as well, which say no more."""
+
+    type: Required[str]
+    name: str | None
+    namespace: str | None
+    server_label: str | None
+
+
 class AllowedTools(TypedDict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=128)]
+    tools: Annotated[Many[AllowedTool], Field(min_length=1, max_length=128)]
 
 
 ToolChoice = Annotated[
