@@ -88,6 +88,8 @@ def test_a_missing_input_is_reported_before_all_but_the_model(fragment: dict[str
         ({"prompt": {}}, "prompt.id"),
         (item("function_call", call_id="c", name="f"), "input[0].arguments"),
         (item("function_call_output", call_id="c"), "input[0].output"),
+        (item("function_call_output", output="x"), "input[0].call_id"),
+        (item("function_call_output", call_id=None, name=None, output="x"), "input[0].call_id"),
         (item("item_reference"), "input[0].id"),
         (item("shell_call", call_id="c", action={}), "input[0].action.commands"),
         (item("web_search_call", action={"url": "u"}), "input[0].action.type"),

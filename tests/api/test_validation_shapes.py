@@ -33,6 +33,8 @@ MINIMAL_ITEMS: list[dict[str, Any]] = [
     {"type": "reasoning", "summary": []},
     {"type": "function_call", "name": "f", "arguments": "{}"} | CALL,
     {"type": "function_call_output", "output": "x"} | CALL,
+    {"type": "function_call_output", "output": "x", "name": "f"},
+    {"type": "function_call_output", "output": "x", "call_id": None, "name": "f", "namespace": "n"},
     {"type": "custom_tool_call", "name": "f", "input": "x"} | CALL,
     {"type": "custom_tool_call_output", "output": []} | CALL,
     {"type": "file_search_call", "id": "fs_1", "queries": ["q"], "status": "completed"},

@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any, Literal, Required
 
+from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
+from app.api.schemas import refusals
 from app.api.schemas.bounds import (
     AnyId,
     CallId,
@@ -19,7 +21,7 @@ from app.api.schemas.content import ToolOutput
 from app.api.schemas.environments import ShellCallEnvironment
 from app.api.schemas.made import Caller, Made
 from app.api.schemas.tools import Asynchronous, Tools
-from app.api.schemas.unions import OneOf
+from app.api.schemas.unions import OneOf, refused
 
 
 class FunctionCall(Made, Asynchronous, total=False):
@@ -34,10 +36,20 @@ class FunctionCall(Made, Asynchronous, total=False):
 class FunctionCallOutput(Made, total=False):
     type: Required[Literal["function_call_output"]]
     id: Annotated[str, id_of("fc")] | None
-    call_id: Required[CallId]
+    call_id: CallId | None
     output: Required[ToolOutput]
     name: CallName | None
     namespace: ShortName | None
+
+
+def _is_of_something(output: FunctionCallOutput) -> FunctionCallOutput:
+    if output.get("call_id") is None and output.get("name") is None:
+        raise refused(lambda _, path: refusals.missing(f"{path}.call_id"))
+    return output
+
+
+OF_SOMETHING = AfterValidator(_is_of_something)
+"""Demand that an output says which call it answers, or else of which tool it is."""
 
 
 class CustomToolCall(Made, Asynchronous, total=False):

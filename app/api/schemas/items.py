@@ -167,7 +167,7 @@ _Kept = (
     AnyMessage
     | Reasoning
     | calls.FunctionCall
-    | calls.FunctionCallOutput
+    | Annotated[calls.FunctionCallOutput, calls.OF_SOMETHING]
     | calls.CustomToolCall
     | calls.CustomToolCallOutput
     | calls.LocalShellCall
