@@ -26,6 +26,8 @@ MOST_TOKENS = 2**31 - 1
 # What a gateway of looser bounds lets be any number from 0 on, and OpenAI's own bounds.
 _LOOSE = {"max_output_tokens": (16, MOST_TOKENS), "max_tool_calls": (1, MOST_TOKENS), "top_logprobs": (0, 20)}
 
+_HISTORIES = frozenset({"previous_response_id", "conversation", "conversation.id"})
+
 # Parameters of Chat Completions that have another name here.
 _MOVED = {
     "messages": "input",
@@ -130,7 +132,11 @@ def check_shape(adapter: TypeAdapter[Any], params: Mapping[str, Any]) -> None:
     try:
         adapter.validate_python(params)
     except ValidationError as error:
-        raise first_refusal(error) from None
+        refusal = first_refusal(error)
+        if refusal.param in _HISTORIES and refusal.code != "invalid_type":
+            # What an id looks like matters less than that there are two (behaviour 7).
+            check_state(params)
+        raise refusal from None
 
 
 def _stand_in_for_model(params: dict[str, Any], default_model: str | None) -> None:

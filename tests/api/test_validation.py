@@ -121,12 +121,12 @@ def test_a_missing_field_is_named_by_its_path(fragment: dict[str, Any], path: st
         ({"reasoning": {"effort": ["low"]}}, "reasoning.effort", "one of one of 'none', 'minimal', 'low', 'medium', 'high', 'xhigh', or 'max' or integer", "an array"),
         ({"reasoning": "low"}, "reasoning", "an object", "a string"),
         ({"tool_choice": 7}, "tool_choice", "one of an object or 'none', 'auto', or 'required'", "an integer"),
-        ({"tools": "x"}, "tools", "an array of tools", "a string"),
-        ({"tools": ["x"]}, "tools[0]", "an object", "a string"),
         (allowed(7), "tool_choice.tools[0]", "an object", "an integer"),
         (allowed({"type": []}), "tool_choice.tools[0].type", "a string", "an array"),
         (allowed({"type": "function", "name": {}}), "tool_choice.tools[0].name", "a string", "an object"),
         (allowed({"type": "mcp", "server_label": 7}), "tool_choice.tools[0].server_label", "a string", "an integer"),
+        ({"tools": "x"}, "tools", "an array of tools", "a string"),
+        ({"tools": ["x"]}, "tools[0]", "an object", "a string"),
         ({"tools": [TOOL | {"description": 123}]}, "tools[0].description", "a string", "an integer"),
         ({"tools": [TOOL | {"parameters": []}]}, "tools[0].parameters", "an object", "an array"),
         ({"tools": [{"type": "file_search", "vector_store_ids": [None]}]}, "tools[0].vector_store_ids[0]", "a string", "null"),
@@ -335,6 +335,14 @@ def test_two_histories_exclude_each_other() -> None:
     assert refuse(histories) == ("mutually_exclusive_parameters", None, EXCLUSIVE)
     assert refuse(histories | {"input": ""}) == ("mutually_exclusive_parameters", None, EXCLUSIVE)
     accept(histories | {"conversation": None})
+
+
+@pytest.mark.parametrize("conversation", ["bar", {"id": "bar"}, "conv_" + "x" * 60])
+def test_two_histories_exclude_each_other_whatever_their_ids_look_like(conversation: Any) -> None:
+    histories = {"conversation": conversation, "previous_response_id": "foo"}
+    assert refuse(histories) == ("mutually_exclusive_parameters", None, EXCLUSIVE)
+    assert refuse(histories | {"truncation": "x"})[1] == "truncation"
+    assert refuse(histories | {"previous_response_id": None})[1] != "previous_response_id"
 
 
 def test_of_two_wrong_parameters_the_earlier_in_the_documented_order_is_reported() -> None:
