@@ -115,6 +115,7 @@ _DECIDED = (
     "prompt_cache_retention",
     "prompt_cache_options",
     "prompt_cache_diagnostics",
+    "access_programs",
     "image",
     "input_transformations",
     "tool_usage",

@@ -178,6 +178,7 @@ def test_only_what_the_upstream_decided_is_echoed() -> None:
             metadata={"a": "b"},
             store=False,
             tools=[{}],
+            access_programs={"cyber": "standard"},
             tool_usage={"web_search": {"num_requests": 1}},
         ),
     )
@@ -186,6 +187,7 @@ def test_only_what_the_upstream_decided_is_echoed() -> None:
         "service_tier": "priority",
         "top_p": 0.98,
         "reasoning": {"effort": "low", "summary": None},
+        "access_programs": {"cyber": "standard"},
         "tool_usage": {"web_search": {"num_requests": 1}},
     }
 
