@@ -17,6 +17,9 @@ LeaseLost                         control flow of background runs; never rendere
 from dataclasses import dataclass
 from typing import ClassVar
 
+MAX_MESSAGE_CHARS = 4096
+"""Errors repeat what a client sent, but never megabytes of it."""
+
 
 class ServiceError(Exception):
     """The server had an error while processing your request. Sorry about that!"""
@@ -33,7 +36,7 @@ class ServiceError(Exception):
         retry_after_seconds: float | None = None,
     ) -> None:
         """Take the class's docstring as the message where none is given."""
-        self.message = message or (self.__doc__ or "").strip()
+        self.message = _cut(message or (self.__doc__ or "").strip())
         self.code = code
         self.param = param
         self.retry_after_seconds = retry_after_seconds
@@ -140,6 +143,10 @@ class UpstreamError(ServiceError):
                 "code": self.code,
             }
         }
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]}..."
 
 
 class LeaseLost(Exception):

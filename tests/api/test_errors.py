@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from app.api.errors import of_failed_response, render
-from app.errors import ServiceError, Unavailable, UpstreamError, UpstreamReport
+from app.errors import MAX_MESSAGE_CHARS, ServiceError, Unavailable, UpstreamError, UpstreamReport
 from app.main import create_app
 from app.settings import Settings
 
@@ -53,6 +53,12 @@ def test_the_type_follows_the_status(kind: type[ServiceError]) -> None:
 def test_without_words_it_says_what_its_class_means(kind: type[ServiceError]) -> None:
     assert kind().message == (kind.__doc__ or "").strip()
     assert kind().message.endswith((".", "!"))
+
+
+@kinds
+def test_a_long_message_is_cut(kind: type[ServiceError]) -> None:
+    assert kind("w" * MAX_MESSAGE_CHARS).message == "w" * MAX_MESSAGE_CHARS
+    assert kind("w" * 1_000_000).message == "w" * MAX_MESSAGE_CHARS + "..."
 
 
 @kinds
