@@ -134,7 +134,7 @@ def _tools(params: Params) -> dict[str, Any]:
     chosen = _choice(choice) if choice is not None else None
     if not tools:
         # Upstreams refuse a choice among nothing; these two then ask for nothing.
-        return {} if chosen in {None, "auto", "none"} else {"tool_choice": chosen}
+        return {} if chosen in (None, "auto", "none") else {"tool_choice": chosen}
     body: dict[str, Any] = {"tools": tools}
     if chosen is not None:
         body["tool_choice"] = chosen

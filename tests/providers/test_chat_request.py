@@ -198,6 +198,13 @@ async def test_without_tools_nothing_is_said_of_tools() -> None:
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & body.keys()
 
 
+@pytest.mark.parametrize("kind", ["function", "custom"])
+async def test_a_choice_of_a_tool_that_is_not_there_is_the_upstreams_to_refuse(kind: str) -> None:
+    body = await sent(tool_choice={"type": kind, "name": "f"})
+    assert body["tool_choice"] == {"type": kind, kind: {"name": "f"}}
+    assert "tools" not in body
+
+
 async def test_options_go_under_their_own_or_the_upstreams_name() -> None:
     schema = {"type": "object", "properties": {}}
     body = await sent(
