@@ -18,7 +18,7 @@ from app import ids
 from app.domain.context import Context
 from app.domain.events import Event
 from app.domain.response import Status
-from app.errors import ServiceError, Unavailable, UpstreamError
+from app.errors import InvalidRequest, ServiceError, Unavailable, UpstreamError
 from app.generation.accept import Accepted
 from app.generation.composer import Composer
 from app.generation.history import lost
@@ -202,10 +202,14 @@ async def _keep(it: Run) -> None:
 
 
 def _failed(error: ServiceError) -> Outcome:
-    """The outcome of what went wrong after the beginning: the response's own error has fewer keys."""
+    """The outcome of what went wrong after the beginning: the response's own error has fewer keys, and of
+    the documented codes (surface notes §4.3) one says that trying again will not help.
+    """
     report = error.report if isinstance(error, UpstreamError) else None
     log.warning("generation.failed", reason=error.message, report=report)
-    code = error.code if isinstance(error, UpstreamError) and error.code else "server_error"
+    code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+    if isinstance(error, UpstreamError) and error.code:
+        code = error.code
     return Status.FAILED, {"code": code, "message": error.message}
 
 

@@ -147,7 +147,7 @@ class TestFailures:
         _, run = await ended(db, caller, Started(), InvalidRequest("Odd.", code="unknown_parameter"))
         await engine.run(run)
         assert grammar.check(await heard(run.listener))["error"] == {
-            "code": "server_error",
+            "code": "invalid_prompt",
             "message": "Odd.",
         }
 
