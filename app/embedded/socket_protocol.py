@@ -86,6 +86,19 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             self.transport.write(answer)
 
+    def handle_parser_exception(self) -> None:
+        """Say what was wrong, and hear the client out for a moment: if it is still sending, an early close
+        would reset the connection, and what it was told would be lost (RFC 6455, section 7.1.1).
+        """
+        if self.close_sent or not (sent := self.conn.close_sent):
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
         # A client that reads nothing would keep what was written, and the connection, for ever.

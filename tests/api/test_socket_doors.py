@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.background import execute
 from tests.keys import IMPATIENT, new_key, revoke
 from tests.live import LiveServer
 from tests.store.test_coalesced import held, until_one_waits
-from tests.waiting import patience
+from tests.waiting import PATIENCE_SECONDS, patience
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +208,15 @@ class TestLimits:
             assert await closing(wire.socket) == 1009
         async with wired(terse_server) as wire:
             assert (await wire.response("x" * 1000))["status"] == "completed"
+
+    def test_who_still_sends_what_is_too_large_is_told_so(self, terse_server: LiveServer) -> None:
+        """An early close would reset the connection, and what was said would be lost (RFC 6455, 7.1.1)."""
+        size = 20_000_000
+        with socket.create_connection(("127.0.0.1", terse_server.port), PATIENCE_SECONDS) as plain:
+            plain.sendall(upgrade())
+            assert b" 101 " in plain.recv(4096)
+            plain.sendall(b"\x81\xff" + size.to_bytes(8) + bytes(4) + b"x" * size)
+            assert plain.recv(4096)[2:4] == (1009).to_bytes(2)
 
     async def test_a_message_that_trickles_ends_the_connection(self, database_url: str) -> None:
         with LiveServer(database_url, environment={"HOLDFAST_BODY_TIMEOUT_SECONDS": "0.3"}) as server:
