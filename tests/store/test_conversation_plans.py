@@ -73,6 +73,12 @@ class Long:
 
 
 @pytest.fixture(scope="module")
+def database_url(quiet_database_url: str) -> str:
+    """A database of its own: what others have left there would change how plans are made."""
+    return quiet_database_url
+
+
+@pytest.fixture(scope="module", autouse=True)
 def long(database_url: str) -> Long:
     return asyncio.run(plant(database_url))
 

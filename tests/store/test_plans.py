@@ -43,6 +43,12 @@ class Forest:
 
 
 @pytest.fixture(scope="module")
+def database_url(quiet_database_url: str) -> str:
+    """A database of its own: what others have left there would change how plans are made."""
+    return quiet_database_url
+
+
+@pytest.fixture(scope="module")
 def forest(database_url: str) -> Forest:
     return asyncio.run(plant(database_url))
 
