@@ -201,6 +201,11 @@ async def test_nobody_is_told_of_a_batch_that_was_fenced_off(
 
 
 class TestPruning:
+    @pytest.fixture
+    def database_url(self, quiet_database_url: str) -> str:
+        """A database of its own: what is pruned is everybody's, and so are the statistics of what is planted."""
+        return quiet_database_url
+
     async def a_stream(self, db: Database, caller: Caller, *, is_over: bool = True) -> Turn:
         turn, claim = await claimed(db, caller)
         await append(db, Batch(claim, 4, b"early"))
