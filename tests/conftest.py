@@ -20,7 +20,8 @@ from app.store.db import Database
 from tests.background import empty_queue
 from tests.live import LiveServer
 from tests.migrations.databases import fetch, new_database
-from tests.workers.processes import broker_running
+from tests.webhooks.receiving import Receiver, receiving
+from tests.workers.processes import LiveBroker, broker_running
 
 EXTERNAL = "TEST_DATABASE_URL"
 """An existing Postgres to run on instead of an embedded one; a database per worker is made in it."""
@@ -79,6 +80,18 @@ def quiet_database_url(postgres_url: str, migrated: str) -> Generator[str]:
     """A migrated database that nobody else uses: for workers, who take whatever is queued in theirs."""
     with new_database(postgres_url, like=migrated) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def broker() -> Generator[LiveBroker]:
+    with broker_running() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def receiver() -> AsyncGenerator[Receiver]:
+    async with receiving() as it:
+        yield it
 
 
 @pytest.fixture

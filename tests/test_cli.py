@@ -6,16 +6,13 @@ import pytest
 import yaml
 
 from app import cli
-from app.settings import Settings, environment
+from app.settings import Settings
+from tests.commands import forget_settings
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
-    # Help is laid out for the terminal's width.
-    monkeypatch.setenv("COLUMNS", "100")
+    forget_settings(monkeypatch)
 
 
 class Result:

@@ -3,49 +3,37 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import cli, ids
+from app import ids
 from app.domain.audit import SERVER
 from app.domain.tenancy import Caller
 from app.generation.settings_trail import note_settings
-from app.settings import environment
 from app.store import tenants
 from app.store.db import Database
 from tests.background import execute
+from tests.commands import Run, forget_settings, runner
 from tests.keys import in_system
 from tests.store.turns import add
 from tests.trails import SIGNER, behind_the_trigger, settle, vouch
-
-Run = Callable[..., tuple[object, str, str]]
 
 SEAL_KEY = b64encode(bytes(range(32))).decode()
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url: str) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("HOLDFAST_DATABASE_URL", quiet_database_url)
     monkeypatch.setenv("HOLDFAST_SEAL_KEY", SEAL_KEY)
-    monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["holdfast", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 class Trails:

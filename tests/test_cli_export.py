@@ -19,15 +19,13 @@ from app.domain.tenancy import Caller
 from app.generation import export_file
 from app.generation.export_file import CannotExport, Order
 from app.generation.ledger import Ledger
-from app.settings import environment
 from app.store import tenants
 from app.store.db import Database, SystemTx
 from tests.builders import a_response
+from tests.commands import Run, forget_settings, runner
 from tests.exporting import kept, names, objects
 from tests.keys import in_system
 from tests.store.turns import add
-
-Run = Callable[..., tuple[object, str, str]]
 
 KEY = "c2VjcmV0" * 5 + "c2U="
 """32 bytes in base64."""
@@ -59,25 +57,15 @@ OUT = ["--tenant", "default", "--output", "out"]
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url: str) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("HOLDFAST_DATABASE_URL", quiet_database_url)
-    monkeypatch.setenv("COLUMNS", "100")
     # Nobody else settles here.
     monkeypatch.setattr("app.cli_export.PATIENCE_SECONDS", 0.0)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["holdfast", "export", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return runner(monkeypatch, capsys, "export")
 
 
 @pytest.fixture

@@ -2,42 +2,30 @@
 
 import asyncio
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app import cli, cli_keys, ids
+from app import cli_keys, ids
 from app.domain.dialects import Dialect
 from app.domain.keys import parse
 from app.domain.tenancy import Scope
-from app.settings import ConfigurationError, environment
+from app.settings import ConfigurationError
 from app.store import keys
 from app.store.keys import ListedKey
+from tests.commands import Run, forget_settings, runner
 from tests.keys import in_system
-
-Run = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url: str) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("HOLDFAST_DATABASE_URL", quiet_database_url)
-    monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["holdfast", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 async def found(database_url: str, name: str) -> ListedKey:

@@ -9,33 +9,22 @@ from typing import Any
 
 import pytest
 
-from app import cli, ids
-from app.settings import environment
+from app import ids
+from tests.commands import Run, forget_settings, runner
 from tests.keys import new_key
-
-Run = Callable[..., tuple[object, str, str]]
 
 TEMPLATE = {"model": "offline", "instructions": "Be {{how}}."}
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url: str) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("HOLDFAST_DATABASE_URL", quiet_database_url)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["holdfast", "prompt", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return runner(monkeypatch, capsys, "prompt")
 
 
 @pytest.fixture

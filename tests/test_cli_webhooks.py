@@ -4,17 +4,14 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 
-from app import cli, ids
-from app.settings import environment
+from app import ids
 from tests.background import execute
-from tests.webhooks.receiving import Receiver, receiving
-
-Run = Callable[..., tuple[object, str, str]]
+from tests.commands import Run, forget_settings, runner
+from tests.webhooks.receiving import Receiver
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 MISSING = "we_" + "0" * 32
@@ -22,9 +19,7 @@ MISSING = "we_" + "0" * 32
 
 @pytest.fixture(autouse=True)
 async def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url: str) -> None:
-    for name in environment():
-        if name.startswith(("HOLDFAST_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("HOLDFAST_DATABASE_URL", quiet_database_url)
     monkeypatch.setenv("HOLDFAST_SEAL_KEY", KEY)
     monkeypatch.setenv("HOLDFAST_WEBHOOK_ALLOWED_NETWORKS", '["127.0.0.0/8"]')
@@ -34,20 +29,7 @@ async def clean_environment(monkeypatch: pytest.MonkeyPatch, quiet_database_url:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["holdfast", "webhook", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as it:
-        yield it
+    return runner(monkeypatch, capsys, "webhook")
 
 
 def created(run: Run, *words: str, url: str = "https://example.com/") -> tuple[str, str]:

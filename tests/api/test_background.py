@@ -15,7 +15,7 @@ from tests.api.conftest import client_of
 from tests.background import empty_queue, execute
 from tests.live import LiveServer
 from tests.waiting import wait_until
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running
+from tests.workers.processes import LiveBroker, LiveWorker
 
 MAX_QUEUED = 4
 
@@ -25,12 +25,6 @@ OUTCOME = {"id", "created_at", "status", "background", "output", "usage", "compl
 
 CANCELLED = {"status": "cancelled", "service_tier": "default"}
 """What a cancel changes. With the end comes the tier that was given, where `auto` was asked for."""
-
-
-@pytest.fixture(scope="module")
-def broker() -> Generator[LiveBroker]:
-    with broker_running() as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

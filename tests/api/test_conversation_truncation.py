@@ -13,19 +13,13 @@ from tests.api.conversing import add, begin, items_of
 from tests.api.running import attempt, is_free
 from tests.live import LiveServer
 from tests.waiting import wait_until
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running
+from tests.workers.processes import LiveBroker, LiveWorker
 
 UPSTREAMS = orjson.dumps([
     {"name": "small", "protocol": "offline", "models": ["small"], "context_window_tokens": {"small": 400}},
     {"name": "large", "protocol": "offline", "models": ["large"], "context_window_tokens": 100_000},
 ]).decode()  # fmt: skip
 in_both_ways = pytest.mark.parametrize("is_background", [False, True], ids=["foreground", "background"])
-
-
-@pytest.fixture(scope="module")
-def broker() -> Generator[LiveBroker]:
-    with broker_running() as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

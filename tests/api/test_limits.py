@@ -20,18 +20,12 @@ from tests.api.running import soon
 from tests.background import execute
 from tests.live import LiveServer
 from tests.waiting import patience, until
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running
+from tests.workers.processes import LiveBroker, LiveWorker
 
 MAX_STREAMS = 3
 TALKING = {"model": "offline", "input": "::words 1000 60", "stream": True}
 """A stream that goes on for a minute."""
 TOO_MANY_STREAMS = "Too many streams are open: 3 is the limit. Please close some and retry."
-
-
-@pytest.fixture(scope="module")
-def broker() -> Generator[LiveBroker]:
-    with broker_running() as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,7 @@ from tests.api.conftest import client_of
 from tests.live import LiveServer
 from tests.prompting import PROMPTS, keep, message, user
 from tests.waiting import wait_until
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running
-
-
-@pytest.fixture(scope="module")
-def broker() -> Generator[LiveBroker]:
-    with broker_running() as broker:
-        yield broker
+from tests.workers.processes import LiveBroker, LiveWorker
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 
 import httpx2
@@ -58,12 +58,6 @@ def local_server(quiet_database_url: str) -> Generator[LiveServer]:
 def client(local_server: LiveServer) -> Generator[OpenAI]:
     with OpenAI(base_url=local_server.base_url, api_key="unused", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as it:
-        yield it
 
 
 @pytest.fixture(autouse=True)

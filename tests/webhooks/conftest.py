@@ -1,11 +1,8 @@
-"""A receiver over a socket, and a database in which only what a test itself sends is delivered."""
-
-from collections.abc import AsyncGenerator
+"""A database in which only what a test itself sends is delivered."""
 
 import pytest
 
 from tests.background import execute
-from tests.webhooks.receiving import Receiver, receiving
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +13,3 @@ def database_url(quiet_database_url: str) -> str:
 @pytest.fixture
 async def no_endpoints(database_url: str) -> None:
     await execute(database_url, "delete from webhook_endpoints")
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as it:
-        yield it

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import signal
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from app.domain.webhooks import EVENT_TYPES
 from tests.background import execute
 from tests.live import LiveServer
 from tests.waiting import patience, wait_until
-from tests.webhooks.receiving import Received, Receiver, hang, receiving
+from tests.webhooks.receiving import Received, Receiver, hang
 from tests.workers.processes import LiveBroker, LiveWorker
 
 SETTINGS = {
@@ -42,12 +42,6 @@ def worker(database_url: str, broker: LiveBroker) -> Generator[LiveWorker]:
 def client(server: LiveServer) -> Generator[OpenAI]:
     with OpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as it:
-        yield it
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,7 @@ import pytest
 from tests.api.conftest import client_of, upstreams
 from tests.api.idempotency.repeating import LEASE_SECONDS
 from tests.live import LiveServer
-from tests.workers.processes import LiveBroker, LiveWorker, broker_running
-
-
-@pytest.fixture(scope="module")
-def broker() -> Generator[LiveBroker]:
-    with broker_running() as broker:
-        yield broker
+from tests.workers.processes import LiveBroker, LiveWorker
 
 
 @pytest.fixture(scope="module")
