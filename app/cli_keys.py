@@ -76,10 +76,7 @@ def create(
     lifetime = None if expires is None else timedelta(days=expires)
 
     async def work(tx: SystemTx) -> None:
-        tenant_id = await tenants.find_or_create(tx, tenant)
-        if model:
-            await tenants.set_models(tx, tenant_id, model)
-            await outbox.note(tx.of(tenant_id), Action.TENANT_CHANGED, None, {"models": model})
+        tenant_id = await _tenant(tx, tenant, model)
         await keys.create(
             tx, key, tenant_id=tenant_id, scopes=scopes, name=name, lifetime=lifetime, dialect=dialect
         )
@@ -89,6 +86,15 @@ def create(
 
     cli_database.transact(cli_database.find(config, state_dir), work)
     _show(key, tenant, scopes, expires)
+
+
+async def _tenant(tx: SystemTx, name: str, models: list[str] | None) -> int:
+    """The tenant of this name, made if need be, with the models that it may name from now on."""
+    tenant_id = await tenants.find_or_create(tx, name)
+    if models:
+        await tenants.set_models(tx, tenant_id, models)
+        await outbox.note(tx.of(tenant_id), Action.TENANT_CHANGED, None, {"models": models})
+    return tenant_id
 
 
 @cli.command(name="list")
